@@ -44,7 +44,9 @@ def merge(base: T, overrides: dict[str, Any]) -> T:
     known = {f.name for f in fields(base)}  # type: ignore[arg-type]
     unknown = set(overrides) - known
     if unknown:
-        raise ValueError(f"unknown {type(base).__name__} setting {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
+        raise ValueError(
+            f"unknown {type(base).__name__} setting {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}"
+        )
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items() if v is not None}
     return type(base)(**{**{name: getattr(base, name) for name in known}, **given})
 
@@ -54,5 +56,7 @@ def from_json(kind: type[T], record: dict[str, Any]) -> T:
     known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
     unknown = set(record) - known
     if unknown:
-        raise ValueError(f"unknown {kind.__name__} setting {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
+        raise ValueError(
+            f"unknown {kind.__name__} setting {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}"
+        )
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in record.items()})

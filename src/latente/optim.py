@@ -39,11 +39,18 @@ def build(parameters: dict[str, nn.Parameter], muon: set[str], recipe: Recipe) -
     made: dict[str, Optimizer] = {}
     if rest:
         made["adamw"] = torch.optim.AdamW(
-            [g for g in groups if g["params"]], lr=recipe.learning_rate, betas=(recipe.beta1, recipe.beta2), eps=1e-8, fused=True
+            [g for g in groups if g["params"]],
+            lr=recipe.learning_rate,
+            betas=(recipe.beta1, recipe.beta2),
+            eps=1e-8,
+            fused=True,
         )
     if hidden:
         made["muon"] = torch.optim.Muon(
-            list(hidden.values()), lr=recipe.muon_learning_rate, weight_decay=recipe.weight_decay, adjust_lr_fn="original"
+            list(hidden.values()),
+            lr=recipe.muon_learning_rate,
+            weight_decay=recipe.weight_decay,
+            adjust_lr_fn="original",
         )
     for optimizer in made.values():
         for group in optimizer.param_groups:

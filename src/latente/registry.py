@@ -56,7 +56,9 @@ def load_file(path: str | Path, sha256: str | None = None) -> Family:
     content = path.read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if sha256 is not None and found != sha256:
-        raise ValueError(f"{path} is not the file this run was trained with (SHA-256 {found[:12]}..., the run wants {sha256[:12]}...)")
+        raise ValueError(
+            f"{path} is not the file this run was trained with (SHA-256 {found[:12]}..., the run wants {sha256[:12]}...)"
+        )
     spec = importlib.util.spec_from_loader(f"latente_user_{found[:16]}", loader=None, origin=str(path))
     assert spec is not None
     module = importlib.util.module_from_spec(spec)

@@ -1,0 +1,127 @@
+"""Decisions that depend on time: taken once, after a short warm-up measured on this machine, and written to `run.json`."""
+
+from __future__ import annotations
+
+import copy
+import re
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from latente.config import Recipe, from_json
+
+if TYPE_CHECKING:
+    from torch import nn
+
+STEPS_WORTH_A_SIZE = 2000  # the largest size that gets this many steps in the budget is chosen
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a resume must repeat to compute the same numbers."""
+
+    steps: int
+    decay_start: int
+    warmup: int
+    batch_size: int
+    accumulate: int
+    precision: str  # "float32" or "bfloat16"
+    checkpoint_every: int
+    log_every: int
+    validation_batches: int
+    compile: bool
+    threads: int
+    processes: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(record: dict[str, Any]) -> Plan:
+        return from_json(Plan, record)
+
+
+def seconds(text: str) -> float:
+    """Seconds in "90s", "5m", "1.5h", "1h30m" or "90". Raises ValueError for anything else."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip().lower())
+    if not parts or "".join(n + u for n, u in parts) != re.sub(r"\s", "", text.lower()):
+        raise ValueError(f"--budget {text!r} is not a time; say 90s, 5m or 1h30m")
+    total = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if total <= 0:
+        raise ValueError(f"--budget {text!r} leaves no time; say 90s, 5m or 1h30m")
+    return total
+
+
+def plan(steps: int, recipe: Recipe, *, precision: str, threads: int, processes: int, compile: bool,
+         checkpoint_every: int | None, validation_items: int) -> Plan:  # fmt: skip
+    """The plan of a training of `steps` steps; takes no clock into account."""
+    share = recipe.batch_size / (processes * recipe.accumulate)
+    if share != int(share):
+        raise ValueError(
+            f"batch size {recipe.batch_size} does not divide into {processes} processes x {recipe.accumulate} micro-batches"
+        )
+    return Plan(
+        steps=steps,
+        decay_start=steps - round(recipe.decay * steps),
+        warmup=round(recipe.warmup * steps),
+        batch_size=recipe.batch_size,
+        accumulate=recipe.accumulate,
+        precision=precision,
+        checkpoint_every=checkpoint_every or max(1, -(-steps // 10)),
+        log_every=max(1, min(50, steps // 50)),
+        validation_batches=max(1, min(16, -(-validation_items // recipe.batch_size))),
+        compile=compile,
+        threads=threads,
+        processes=processes,
+    )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a measured budget decided. `seconds_per_step` is what the number of steps was computed from."""
+
+    size: str
+    precision: str
+    recipe: Recipe
+    seconds_per_step: float
+
+
+def choose(build: Callable[[str], tuple[nn.Module, Recipe]], sizes: tuple[str, ...], precisions: tuple[str, ...],
+           timed: Callable[[nn.Module, Recipe, str, int], float], left: Callable[[], float]) -> Choice:  # fmt: skip
+    """Size, precision and seconds per step for the time that `left()` says there is.
+
+    `build(size)` makes a model and its recipe; `timed(model, recipe, precision, steps)` runs that many warm-up steps on a
+    throw-away copy and gives seconds per step. Sizes are tried from the largest down, each with a handful of steps.
+    """
+    chosen = None
+    for size in reversed(sizes):
+        model, recipe = build(size)
+        rates = {}
+        for precision in precisions:
+            recipe, rates[precision] = _fitting(model, recipe, precision, timed)
+        # Half precision must earn its place: 5 % is more than a timing's noise.
+        precision = min(rates, key=lambda name: rates[name] * (1.05 if name != "float32" else 1.0))
+        chosen = Choice(size, precision, recipe, rates[precision])
+        if left() / rates[precision] >= STEPS_WORTH_A_SIZE:
+            break
+    assert chosen is not None
+    return chosen
+
+
+def _fitting(model: nn.Module, recipe: Recipe, precision: str, timed: Callable[..., float]) -> tuple[Recipe, float]:
+    """Seconds per step, and the recipe with as many micro-batches as memory asks for."""
+    while True:
+        try:
+            timed(copy.deepcopy(model), recipe, precision, 2)
+            start = time.perf_counter()
+            rate = timed(copy.deepcopy(model), recipe, precision, 4)
+            if time.perf_counter() - start < 0.5:
+                rate = timed(copy.deepcopy(model), recipe, precision, max(4, min(40, int(0.5 / max(rate, 1e-4)))))
+            return recipe, rate
+        except (MemoryError, RuntimeError) as error:
+            short = isinstance(error, MemoryError) or "memory" in str(error).lower()
+            if not short or recipe.batch_size // recipe.accumulate < 2 or recipe.batch_size % (2 * recipe.accumulate):
+                raise
+            recipe = replace(recipe, accumulate=2 * recipe.accumulate)

@@ -1,0 +1,393 @@
+"""The one training loop. It knows phases, not families; it is the only place that knows Fabric.
+
+A step: one batch from the data; for every phase that is due, the model's losses, their gradients on that phase's
+parameters alone, the phase's optimisers; then the averaged weights. Every random draw is keyed by (seed, step, phase) and
+made for the global batch, so an interrupted run and a run on two processes see what one uninterrupted process saw.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import lightning_fabric
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from latente import checkpoint, optim
+from latente.config import Recipe
+from latente.phases import Losses, Phase
+from latente.rng import key, keyed, permutation
+from latente.training.budget import Plan
+from latente.training.stopping import Diverged, Interrupted, Signals
+
+Batch = dict[str, Tensor]
+
+
+class Source(Protocol):
+    """What the loop asks of a dataset."""
+
+    splits: dict[str, np.ndarray]
+
+    def batch(self, indices: np.ndarray) -> Batch: ...
+
+
+class Watcher(Protocol):
+    """What follows a training and is told about it (a progress bar, a log, a tracker, a picture of samples)."""
+
+    def step(self, step: int, steps: int, items: int) -> None: ...
+    def record(self, record: dict[str, Any]) -> None: ...
+    def saved(self, step: int, averaged: nn.Module) -> None: ...
+
+
+def fabric(device: str, processes: int) -> lightning_fabric.Fabric:
+    """Fabric for `device` (auto, cpu, cuda, mps); more than one process when started by torchrun."""
+    from lightning_fabric.strategies import DDPStrategy
+
+    strategy: Any = "auto"
+    if processes > 1:
+        strategy = DDPStrategy(find_unused_parameters=True, process_group_backend=None)
+    made = lightning_fabric.Fabric(
+        accelerator=device, devices=1 if processes == 1 else "auto", strategy=strategy, precision="32-true"
+    )
+    made.launch()
+    return made
+
+
+class Trainer:
+    """A model in training: its optimisers, averaged weights and position. `fit` runs it to the plan's end."""
+
+    def __init__(
+        self, fabric: lightning_fabric.Fabric, model: nn.Module, data: Source, recipe: Recipe, plan: Plan, seed: int
+    ) -> None:
+        self.fabric, self.data, self.recipe, self.plan, self.seed = fabric, data, recipe, plan, seed
+        self.step, self.lr_scale, self.best = 0, 1.0, float("inf")
+        model = model.to(fabric.device, memory_format=torch.channels_last)
+        self.model: Any = model
+        self.averaged: Any = copy.deepcopy(model).eval().requires_grad_(False) if recipe.ema else model
+        self.phases: tuple[Phase, ...] = self.model.phases
+        self.owned = {phase.name: self._owned(phase) for phase in self.phases}
+        muon = set(self.model.muon_parameters()) if hasattr(self.model, "muon_parameters") else set()
+        groups = {phase.modules: self.owned[phase.name] for phase in self.phases}
+        self.optimizers = {
+            "+".join(modules) or "all": optim.build(named, muon, recipe) for modules, named in groups.items()
+        }
+        self.module = fabric.setup_module(model) if plan.processes > 1 else model
+        self.compiled = torch.compile(self.module) if plan.compile else self.module
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def _owned(self, phase: Phase) -> dict[str, nn.Parameter]:
+        """The parameters a phase trains, by name."""
+        prefixes = tuple(f"{module}." for module in phase.modules)
+        named = {
+            n: p
+            for n, p in self.model.named_parameters()
+            if p.requires_grad and (not prefixes or n.startswith(prefixes))
+        }
+        if not named:
+            raise ValueError(f"phase {phase.name!r} of this model owns no parameters")
+        return named
+
+    # ---- one step -------------------------------------------------------------------------------------------------
+
+    def train_step(self, batch: Batch) -> None:
+        """One step on this process's share of the global batch: (accumulate * b) items, micro-batch by micro-batch."""
+        scale = self.lr_scale * optim.multiplier(self.step, self.plan.warmup, self.plan.decay_start, self.plan.steps)
+        for phase in self.phases:
+            if self.step % phase.every:
+                continue
+            owned = self.owned[phase.name]
+            for name, parameter in self.model.named_parameters():
+                parameter.requires_grad_(name in owned)
+            self._backward(batch, phase)
+            if self.recipe.clip:
+                norm = torch.nn.utils.clip_grad_norm_(owned.values(), self.recipe.clip)
+                self._count(f"{phase.name}/gradient_norm", norm)
+            for optimizer in self.optimizers["+".join(phase.modules) or "all"].values():
+                for group in optimizer.param_groups:
+                    group["lr"] = group["peak"] * scale
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        if self.averaged is not self.model:
+            weight = 1 - min(self.recipe.ema, (1 + self.step) / (10 + self.step))
+            torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), weight)
+
+    def _backward(self, batch: Batch, phase: Phase) -> None:
+        plan = self.plan
+        generator = keyed(self.seed, "noise", self.step, phase.name)
+        noise = self.model.noise(plan.batch_size, phase.name, generator) if hasattr(self.model, "noise") else {}
+        noise = {name: self._share(drawn) for name, drawn in noise.items()}
+        size = plan.batch_size // (plan.processes * plan.accumulate)
+        run = self.module if phase.float32 else self.compiled
+        for micro in range(plan.accumulate):
+            part = {
+                n: t[micro * size : (micro + 1) * size].to(self.fabric.device) for n, t in {**batch, **noise}.items()
+            }
+            last = micro == plan.accumulate - 1
+            with self._unsynced(not last), self._autocast(phase):
+                torch.manual_seed(key(self.seed, "layers", self.step, phase.name, micro, self.fabric.global_rank))
+                losses: Losses = run(part, phase.name, self.step / plan.steps)
+            with self._unsynced(not last):
+                (losses.total / plan.accumulate).backward()
+            for name, term in losses.terms.items():
+                self._count(f"{phase.name}/{name}", term)
+            self._count(f"{phase.name}/total", losses.total)
+
+    def _share(self, drawn: Tensor) -> Tensor:
+        """This process's rows of something made for the global batch: its part of every micro-batch, in order."""
+        plan = self.plan
+        if plan.processes == 1:
+            return drawn
+        rows = drawn.unflatten(0, (plan.accumulate, plan.processes, -1))
+        return rows[:, self.fabric.global_rank].flatten(0, 1)
+
+    def _unsynced(self, enabled: bool) -> contextlib.AbstractContextManager[Any]:
+        if self.plan.processes == 1 or not enabled:
+            return contextlib.nullcontext()
+        return self.fabric.no_backward_sync(self.module)
+
+    def _autocast(self, phase: Phase | None = None) -> contextlib.AbstractContextManager[Any]:
+        half = self.plan.precision == "bfloat16" and not (phase and phase.float32)
+        return torch.autocast(self.fabric.device.type, torch.bfloat16, enabled=half)
+
+    def _count(self, name: str, value: Tensor) -> None:
+        value = value.detach().float()
+        self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.counts[name] = self.counts.get(name, 0) + 1
+
+    # ---- data -----------------------------------------------------------------------------------------------------
+
+    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+        """This process's share of the batches of steps start..stop-1; one is prepared while one is used.
+
+        The order of items is one shuffle of the training split after another, each keyed by its epoch, cut into batches.
+        """
+        items = self.data.splits["train"]
+        size = self.plan.batch_size
+        shuffles: dict[int, np.ndarray] = {}
+
+        def indices(step: int) -> np.ndarray:
+            places = np.arange(step * size, (step + 1) * size)
+            epochs = places // len(items)
+            for epoch in [old for old in shuffles if old < epochs[0]]:
+                del shuffles[epoch]
+            for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
+                if epoch not in shuffles:
+                    shuffles[epoch] = permutation(len(items), self.seed, "epoch", epoch).numpy()
+            order = np.concatenate([shuffles[int(e)][places[epochs == e] % len(items)] for e in np.unique(epochs)])
+            return items[self._share(torch.from_numpy(order)).numpy()]
+
+        with ThreadPoolExecutor(1) as worker:
+            pending = worker.submit(lambda: self.data.batch(indices(start)))
+            for step in range(start, stop):
+                ready = pending.result()
+                if step + 1 < stop:
+                    pending = worker.submit(lambda following=step + 1: self.data.batch(indices(following)))
+                yield ready
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Means over the first validation batches, by the averaged weights; the same items and draws every time."""
+        model, items = self._evaluated(), self.data.splits["validation"]
+        totals: dict[str, float] = {}
+        seen = 0
+        for number in range(self.plan.validation_batches):
+            chosen = items[number * self.plan.batch_size : (number + 1) * self.plan.batch_size]
+            if not len(chosen):
+                break
+            batch = {n: t.to(self.fabric.device) for n, t in self.data.batch(chosen).items()}
+            with self._autocast():
+                figures = validate_batch(model, batch, keyed(self.seed, "validation", number))
+            for name, value in figures.items():
+                totals[name] = totals.get(name, 0.0) + float(value) * len(chosen)
+            seen += len(chosen)
+        if model is self.model:
+            model.train()
+        return {name: total / seen for name, total in totals.items()}
+
+    def _evaluated(self) -> Any:
+        if self.averaged is not self.model:
+            for mine, theirs in zip(self.averaged.buffers(), self.model.buffers()):
+                mine.copy_(theirs)
+        return self.averaged.eval()
+
+    # ---- saving ---------------------------------------------------------------------------------------------------
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Everything that trains, by checkpoint file and name."""
+        named = {"model": self.model.state_dict(), "optimizer": {}}
+        if self.averaged is not self.model:
+            named["ema"] = self._evaluated().state_dict()
+        for modules, name, parameter, optimizer in self._states():
+            for what, value in optimizer.state.get(parameter, {}).items():
+                named["optimizer"][f"{modules}/{name}/{what}"] = value
+        return named
+
+    def _states(self) -> Iterator[tuple[str, str, nn.Parameter, torch.optim.Optimizer]]:
+        for phase in {p.modules: p for p in self.phases}.values():
+            modules = "+".join(phase.modules) or "all"
+            names = {id(p): n for n, p in self.owned[phase.name].items()}
+            for kind, optimizer in self.optimizers[modules].items():
+                for group in optimizer.param_groups:
+                    for parameter in group["params"]:
+                        yield f"{modules}/{kind}", names[id(parameter)], parameter, optimizer
+
+    def save(self, path: Path, metrics: checkpoint.Metrics | None, best: bool) -> None:
+        """Writes a checkpoint (the first process does; the others wait for it)."""
+        if self.fabric.is_global_zero and metrics is not None:
+            state = {
+                "metrics_offset": metrics.offset(), "lr_scale": self.lr_scale, "best": self.best, "plan": self.plan.to_json(),
+                "sums": {n: float(v) for n, v in self.sums.items()}, "counts": self.counts,
+            }  # fmt: skip
+            checkpoint.save(path, self.step, self.tensors(), state, best)
+        self.fabric.barrier()
+
+    def load(self, path: Path) -> int:
+        """Takes up the last checkpoint; gives the offset at which metrics.jsonl goes on."""
+        state = checkpoint.read_state(path)
+        self.step, self.lr_scale, self.best = state["step"], state["lr_scale"], state["best"]
+        self.plan = Plan.from_json(state["plan"])
+        self.sums = {n: torch.tensor(v, device=self.fabric.device) for n, v in state["sums"].items()}
+        self.counts = state["counts"]
+        self.model.load_state_dict(checkpoint.read_tensors(path, "last", "model"))
+        if self.averaged is not self.model:
+            self.averaged.load_state_dict(checkpoint.read_tensors(path, "last", "ema"))
+        saved = checkpoint.read_tensors(path, "last", "optimizer")
+        for modules, name, parameter, optimizer in self._states():
+            prefix = f"{modules}/{name}/"
+            for full in [n for n in saved if n.startswith(prefix)]:
+                value = saved[full]
+                if value.shape == parameter.shape:  # fused kernels walk state and parameter in one memory order
+                    value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+                optimizer.state[parameter][full.removeprefix(prefix)] = value
+        return state["metrics_offset"]
+
+    # ---- the whole run --------------------------------------------------------------------------------------------
+
+    def fit(self, path: Path, watchers: list[Watcher], deadline: float | None = None) -> None:
+        """Trains to the plan's last step. `deadline` (time.monotonic) may only shorten it, at a checkpoint.
+
+        Raises Interrupted (saved) on SIGINT or SIGTERM, and Diverged when losses stop being finite a second time.
+        """
+        start = copy.deepcopy(self.model.state_dict()) if not checkpoint.index(path) else None
+        offset = self.load(path) if start is None else 0
+        metrics = checkpoint.Metrics(path, offset) if self.fabric.is_global_zero else None
+        with Signals() as signals:
+            while self.step < self.plan.steps:
+                done = self._until_checkpoint(path, metrics, watchers, signals, deadline)
+                if not done:
+                    self._roll_back(path, metrics, start)
+        if metrics is not None:
+            metrics.close()
+
+    def _until_checkpoint(self, path: Path, metrics: checkpoint.Metrics | None, watchers: list[Watcher], signals: Signals,
+                          deadline: float | None) -> bool:  # fmt: skip
+        """Trains to the next checkpoint and writes it. False when the numbers are no longer finite."""
+        plan, first, began = self.plan, self.step, time.monotonic()
+        stop = min(plan.steps, (first // plan.checkpoint_every + 1) * plan.checkpoint_every)
+        for batch in self.batches(first, stop):
+            self.train_step(batch)
+            for watcher in watchers:
+                watcher.step(self.step, plan.steps, plan.batch_size)
+            if self.step % plan.log_every == 0 and not self._log(metrics, watchers):
+                return False
+            if self._any(signals.arrived):
+                self.save(path, metrics, best=False)
+                raise Interrupted(self.step)
+        if not self._finite():
+            return False
+        figures = self.validate()
+        monitor = self.model.monitor
+        best = monitor is None or figures[monitor] < self.best
+        if monitor is not None and best:
+            self.best = figures[monitor]
+        record = {"step": self.step, **{f"validation/{n}": v for n, v in figures.items()}}
+        if metrics is not None:
+            metrics.write(record)
+        if deadline is not None and self.step < plan.steps:
+            record_of_cut = self._shorten(deadline, (time.monotonic() - began) / (self.step - first))
+            if record_of_cut and metrics is not None:
+                metrics.write(record_of_cut)
+        self.save(path, metrics, best)
+        if self.fabric.is_global_zero:
+            for watcher in watchers:
+                watcher.record(record)
+                watcher.saved(self.step, self.averaged)
+        return True
+
+    def _log(self, metrics: checkpoint.Metrics | None, watchers: list[Watcher]) -> bool:
+        record = {"step": self.step, **{n: float(v) / self.counts[n] for n, v in self.sums.items()}}
+        self.sums, self.counts = {}, {}
+        if not all(np.isfinite(v) for v in record.values()):
+            return False
+        if metrics is not None:
+            metrics.write(record)
+            for watcher in watchers:
+                watcher.record(record)
+        return True
+
+    def _finite(self) -> bool:
+        norms = torch.stack(torch._foreach_norm(list(self.model.parameters())))
+        return bool(torch.isfinite(norms).all()) and all(np.isfinite(float(v)) for v in self.sums.values())
+
+    def _any(self, flag: bool) -> bool:
+        """Whether the flag is up on any process; all must agree where to stop."""
+        if self.plan.processes == 1:
+            return flag
+        return bool(self.fabric.all_reduce(torch.tensor(float(flag)), reduce_op="sum") > 0)
+
+    def _shorten(self, deadline: float, seconds_per_step: float) -> dict[str, Any] | None:
+        """Brings the end forward when it would come after the deadline; the only decision a clock takes in mid-run."""
+        left = self.fabric.broadcast(max(1, int((deadline - time.monotonic()) / seconds_per_step)))
+        end = self.step + left
+        if end >= self.plan.steps * 0.98:
+            return None
+        decay_start = optim.brought_forward(self.step, self.plan.steps, self.plan.decay_start, end)
+        event = {
+            "step": self.step,
+            "event": "end brought forward",
+            "from": self.plan.steps,
+            "to": end,
+            "decay_start": decay_start,
+        }
+        self.plan = replace(self.plan, steps=end, decay_start=min(decay_start, end))
+        return event
+
+    def _roll_back(self, path: Path, metrics: checkpoint.Metrics | None, start: dict[str, Tensor] | None) -> None:
+        """Back to the last checkpoint (or the beginning) at half the rate; a second time is the end."""
+        where = self.step
+        if self.lr_scale < 1:
+            raise Diverged(
+                f"losses stopped being finite at step {where}, also at half the learning rate; lower --learning-rate"
+            )
+        if checkpoint.index(path):
+            self.load(path)
+        else:
+            assert start is not None
+            self.model.load_state_dict(start)
+            self.averaged.load_state_dict(start)
+            for _, _, parameter, optimizer in self._states():
+                optimizer.state.pop(parameter, None)
+            self.step, self.sums, self.counts = 0, {}, {}
+        self.lr_scale = 0.5
+        if metrics is not None:
+            metrics.write({"step": where, "event": "rolled back", "to": self.step, "lr_scale": self.lr_scale})
+
+
+def validate_batch(model: Any, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    """A model's figures on held-out data: its own `validate`, or else the terms of its first phase."""
+    if hasattr(model, "validate"):
+        return model.validate(batch, generator)
+    phase = model.phases[0].name
+    drawn = model.noise(len(next(iter(batch.values()))), phase, generator) if hasattr(model, "noise") else {}
+    losses = model({**batch, **{n: t.to(next(model.parameters()).device) for n, t in drawn.items()}}, phase, 1.0)
+    return {"total": losses.total, **losses.terms}
