@@ -1,0 +1,214 @@
+"""Pictures in and out: one decoding rule, one writing rule, and contact sheets to look at.
+
+The rule, for every picture: turn it upright (EXIF), put transparency on white, bring 16-bit and float pixels to 8 bits,
+make it grey or RGB, crop the centre to the wanted shape, resize with an antialiasing filter (Lanczos).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F"})
+OUTPUTS = "a folder, .npy, .npz or .parquet"
+
+
+class DataError(ValueError):
+    """The user's data cannot be used; the message names the file or flag and what to do."""
+
+
+def opened(content: bytes | Path) -> Image.Image:
+    """An image whose header was read. Raises DataError with a short reason."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
+    except Image.DecompressionBombError:
+        raise DataError("too many pixels (a decompression bomb?)") from None
+    except UnidentifiedImageError:
+        raise DataError("not an image") from None
+    except (OSError, ValueError, SyntaxError, OverflowError, MemoryError, TypeError, KeyError, IndexError) as error:
+        raise DataError(f"cannot be opened: {error}") from None
+
+
+def pixels(content: bytes | Path, channels: int, height: int, width: int) -> np.ndarray:
+    """One picture as (C,H,W) uint8 by the rule above. Raises DataError with a short reason."""
+    from PIL import Image, ImageOps
+
+    image = opened(content)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image.draft("L" if channels == 1 else "RGB", (2 * width, 2 * height))  # JPEG: decode near the wanted size
+            image.load()
+            image = _eight_bit(ImageOps.exif_transpose(image))
+            if "A" in image.getbands() or "transparency" in image.info:
+                image = image.convert("RGBA")
+                ground = Image.new("RGBA", image.size, "white")
+                image = Image.alpha_composite(ground, image)
+            image = image.convert("L" if channels == 1 else "RGB")
+            if image.size != (width, height):
+                image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+    except Image.DecompressionBombError:
+        raise DataError("too many pixels (a decompression bomb?)") from None
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        OverflowError,
+        MemoryError,
+        TypeError,
+        KeyError,
+        IndexError,
+        EOFError,
+    ) as error:
+        raise DataError(f"damaged: {error}") from None
+    except Exception as error:  # Pillow's plugins raise struct.error, zlib.error and others on mangled files
+        raise DataError(f"damaged: {type(error).__name__} {error}") from None
+    return np.asarray(image, dtype=np.uint8).reshape(height, width, channels).transpose(2, 0, 1)
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    if image.mode not in {"I", "F"} and not image.mode.startswith("I;16"):
+        return image
+    values = np.nan_to_num(np.asarray(image).astype(np.float64))
+    if image.mode == "F":
+        top = 1.0 if values.max(initial=0) <= 1 else 255.0
+    else:
+        top = 65535.0
+    return Image.fromarray((np.clip(values / top, 0, 1) * 255).round().astype(np.uint8), "L")
+
+
+def write_images(
+    path: str | Path,
+    x: Any,
+    labels: Any = None,
+    classes: Sequence[str] = (),
+    names: Sequence[str] | None = None,
+) -> Path:
+    """Writes (N,C,H,W) uint8 as PNG files in a folder (class sub-folders when labelled), .npy, .npz or .parquet.
+
+    The target appears whole or not at all. Raises DataError when it exists or its suffix is unknown.
+    """
+    path = Path(path)
+    x = np.asarray(x)
+    labels = None if labels is None else np.asarray(labels)
+    check_output(path)
+    draft = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == "":
+            _write_folder(draft, x, labels, classes, names)
+        elif path.suffix == ".parquet":
+            _write_parquet(draft, x, labels, classes, names)
+        else:
+            frames = x[:, 0] if x.shape[1] == 1 else x.transpose(0, 2, 3, 1)
+            with draft.open("wb") as file:
+                if path.suffix == ".npy":
+                    np.save(file, frames)
+                else:
+                    np.savez_compressed(file, x=frames, **({} if labels is None else {"y": labels}))
+        draft.rename(path)
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        if draft.is_dir():
+            shutil.rmtree(draft, ignore_errors=True)
+        else:
+            draft.unlink(missing_ok=True)
+    return path
+
+
+def check_output(path: str | Path) -> None:
+    """Raises DataError when images cannot be written to `path`: asked before the work, not after it."""
+    path = Path(path)
+    if path.exists():
+        raise DataError(f"{path} exists already; choose another --out")
+    if path.suffix not in {"", ".npy", ".npz", ".parquet"}:
+        raise DataError(f"cannot write images to {path.name}: --out is {OUTPUTS}")
+
+
+def _write_folder(
+    folder: Path, x: np.ndarray, labels: np.ndarray | None, classes: Sequence[str], names: Sequence[str] | None
+) -> None:
+    folder.mkdir()
+    for number, image in enumerate(x):
+        place = folder
+        if labels is not None and classes:
+            place = folder / classes[labels[number]].replace("/", "-")
+        name = names[number] if names else f"{number:06d}"
+        target = place / f"{name}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        picture(image).save(target)
+
+
+def _write_parquet(
+    file: Path, x: np.ndarray, labels: np.ndarray | None, classes: Sequence[str], names: Sequence[str] | None
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = []
+    for number, image in enumerate(x):
+        buffer = io.BytesIO()
+        picture(image).save(buffer, "PNG")
+        rows.append({"bytes": buffer.getvalue(), "path": f"{names[number] if names else f'{number:06d}'}.png"})
+    columns: dict[str, Any] = {"image": rows}
+    if labels is not None:
+        columns["label"] = [classes[i] for i in labels] if classes else labels
+    pq.write_table(pa.table(columns), file)
+
+
+def picture(image: np.ndarray) -> Image.Image:
+    """A PIL image of one (C,H,W) uint8 array, C = 1 or 3."""
+    from PIL import Image
+
+    return Image.fromarray(np.ascontiguousarray(image[0] if image.shape[0] == 1 else image.transpose(1, 2, 0)))
+
+
+def contact_sheet(rows: Sequence[tuple[str, Any]], path: Path | None = None, columns: int = 12) -> Image.Image:
+    """A page of titled rows of images, each (N,C,H,W) uint8, wrapped at `columns`; small images are enlarged in whole steps."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    blocks = [(title, np.asarray(images)) for title, images in rows]
+    height, width = blocks[0][1].shape[2:]
+    scale = max(1, round(56 / max(height, width)))
+    cell_h, cell_w, gap, head, edge = height * scale, width * scale, 3, 24, 14
+    lines = [max(1, -(-len(images) // columns)) for _, images in blocks]
+    page = Image.new(
+        "RGB",
+        (
+            2 * edge + columns * (cell_w + gap) - gap,
+            2 * edge + sum(n * (cell_h + gap) + (head if t else 0) for n, (t, _) in zip(lines, blocks)),
+        ),
+        "white",
+    )
+    draw, font, top = ImageDraw.Draw(page), ImageFont.load_default(14), edge
+    for count, (title, images) in zip(lines, blocks):
+        if title:
+            draw.text((edge, top + 2), title, fill="#333333", font=font)
+            top += head
+        for number, image in enumerate(images):
+            row, column = divmod(number, columns)
+            tile = picture(image).convert("RGB").resize((cell_w, cell_h), Image.Resampling.NEAREST)
+            page.paste(tile, (edge + column * (cell_w + gap), top + row * (cell_h + gap)))
+        top += count * (cell_h + gap)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        page.save(path)
+    return page
