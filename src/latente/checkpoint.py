@@ -148,6 +148,31 @@ def read_tensors(path: Path, which: str, stem: str) -> dict[str, Tensor]:
         raise RunError(f"{file} cannot be read: {error}") from None
 
 
+def write_weights(path: Path, named: Mapping[str, Tensor]) -> None:
+    """Writes RUN/weights.safetensors: what a finished run is used with."""
+    from safetensors.torch import save as to_bytes
+
+    draft = path / f"{_TEMPORARY}weights"
+    try:
+        _write_synced(draft, to_bytes({k: t.detach().contiguous() for k, t in named.items()}))
+        draft.replace(path / "weights.safetensors")
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise RunError(f"cannot write the weights of {path}: {error.strerror or error}") from None
+
+
+def read_weights(path: Path) -> dict[str, Tensor] | None:
+    """RUN/weights.safetensors, or None while a run is not finished. Raises RunError for a damaged file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file = path / "weights.safetensors"
+    try:
+        return load_file(file) if file.exists() else None
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{file} cannot be read: {error}") from None
+
+
 def _folder(path: Path, which: str) -> Path:
     name = index(path).get(which)
     if name is None:

@@ -37,7 +37,7 @@ class ImageSpec:
         """`n` made-up images: smooth blobs on a dark ground, one place and size per class, so that models can learn them."""
         import torch
 
-        classes = max(len(self.classes), 4)
+        classes = len(self.classes) or 4
         label = torch.randint(classes, (n,), generator=generator)
         angle = label * (2 * torch.pi / classes)
         jitter = 0.1 * torch.randn(2, n, 1, 1, generator=generator)

@@ -273,13 +273,17 @@ class Trainer:
 
     # ---- the whole run --------------------------------------------------------------------------------------------
 
-    def fit(self, path: Path, watchers: list[Watcher], deadline: float | None = None) -> None:
-        """Trains to the plan's last step. `deadline` (time.monotonic) may only shorten it, at a checkpoint.
+    def fit(
+        self, path: Path, watchers: list[Watcher], deadline: float | None = None, longer: Plan | None = None
+    ) -> None:
+        """Trains to the plan's last step. `deadline` (time.monotonic) may only shorten it, at a checkpoint; `longer` is the
+        plan that replaces the checkpoint's when a run is extended.
 
         Raises Interrupted (saved) on SIGINT or SIGTERM, and Diverged when losses stop being finite a second time.
         """
         start = copy.deepcopy(self.model.state_dict()) if not checkpoint.index(path) else None
         offset = self.load(path) if start is None else 0
+        self.plan = longer or self.plan
         metrics = checkpoint.Metrics(path, offset) if self.fabric.is_global_zero else None
         with Signals() as signals:
             while self.step < self.plan.steps:
