@@ -87,10 +87,8 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     if image.mode not in {"I", "F"} and not image.mode.startswith("I;16"):
         return image
     values = np.nan_to_num(np.asarray(image).astype(np.float64))
-    if image.mode == "F":
-        top = 1.0 if values.max(initial=0) <= 1 else 255.0
-    else:
-        top = 65535.0
+    float_top = 1.0 if values.max(initial=0) <= 1 else 255.0
+    top = float_top if image.mode == "F" else 65535.0
     return Image.fromarray((np.clip(values / top, 0, 1) * 255).round().astype(np.uint8), "L")
 
 

@@ -402,12 +402,12 @@ def _converted(x: np.ndarray, channels: int, size: tuple[int, int], name: str, t
     from PIL import Image, ImageOps
 
     kind = x.dtype
-    if not (np.issubdtype(kind, np.number) or kind == bool) or np.issubdtype(kind, np.complexfloating):
+    if not (np.issubdtype(kind, np.number) or kind.kind == "b") or np.issubdtype(kind, np.complexfloating):
         raise DataError(f"{name} holds {kind}, not numbers")
     low, high = (float(x.min()), float(x.max())) if x.size else (0.0, 0.0)
     if not (np.isfinite(low) and np.isfinite(high)):
         raise DataError(f"{name} holds NaN or infinite pixels; replace them before training")
-    if kind == bool or (np.issubdtype(kind, np.floating) and low >= 0 and high <= 1):
+    if kind.kind == "b" or (np.issubdtype(kind, np.floating) and low >= 0 and high <= 1):
         scale, shift = 255.0, 0.0
     elif kind == np.uint16 and high > 255:
         scale, shift = 255 / 65535, 0.0

@@ -1,0 +1,436 @@
+"""The command line: words in, calls to `latente.run` and the data room, one clear line for the user's mistakes.
+
+Nothing heavy is imported before it is needed: `latente --help` reads no torch.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass, fields, make_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+COMMANDS = {
+    "train": "train MODEL SOURCE         train a model on your data within a time you choose",
+    "resume": "resume RUN                 go on with an interrupted run, exactly; or train it longer",
+    "sample": "sample RUN --out PATH      make new data: a folder of PNG, .npy, .npz or .parquet",
+    "reconstruct": "reconstruct RUN SOURCE     what the model keeps of your images",
+    "denoise": "denoise RUN SOURCE         clean images with an autoencoder trained with --noise",
+    "encode": "encode RUN SOURCE          latent vectors, to .npy or .parquet",
+    "explore": "explore RUN --out FILE     pictures of the latent space: interpolations, traversals, a plane",
+    "data": "data SOURCE                what is in a source and what is wrong with it",
+    "demo": "demo                       the main job, offline, in under three minutes",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; gives the exit code (0 done, 2 bad input, 130 interrupted)."""
+    started = time.monotonic()
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if words[0] == "--version":
+        from latente import __version__
+
+        print(f"latente {__version__}")
+        return 0
+    if words[0] not in COMMANDS:
+        print(f"latente: no command {words[0]!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    try:
+        return _RUN[words[0]](words[1:], started)
+    except SystemExit as error:  # the argument parser has said what is wrong
+        return error.code if isinstance(error.code, int) else 2
+    except ValueError as error:
+        print(f"latente: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("latente: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _overview() -> str:
+    from latente import registry
+
+    lines = [f"  {line}" for line in COMMANDS.values()]
+    models = [f"  {name:<13}{registry.summary(name)}" for name in registry.names()]
+    return "\n".join(
+        [
+            "usage: latente COMMAND ...   (latente COMMAND --help tells more)",
+            "",
+            "commands",
+            *lines,
+            "",
+            "models",
+            *models,
+            "",
+            "sources: a folder of images, .npy, .npz, IDX, .parquet, hf:NAME, or a name: digits, fashion-mnist",
+        ]  # fmt: skip
+    )
+
+
+# ---- commands ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Train:
+    """Train a model on your data; without a limit, for five minutes."""
+
+    source: Annotated[str, "positional"]
+    """a folder of images, .npy, .npz, IDX, .parquet, hf:NAME, or a name (digits, fashion-mnist)"""
+    out: Path | None = None
+    """the run directory to make (default: runs/MODEL-SOURCE-N)"""
+    budget: str | None = None
+    """total time, as 60s, 5m or 1h30m: size, precision and number of steps are chosen to fit"""
+    steps: int | None = None
+    """train this many steps instead"""
+    epochs: int | None = None
+    """train this many passes over the data instead"""
+    seed: int = 0
+    """the same command with the same seed gives the same weights (with --steps or --epochs)"""
+    size: Literal["tiny", "small", "base"] | None = None
+    """how large the model is (default: by the budget, or small)"""
+    init: Path | None = None
+    """start from the weights of this run"""
+    threads: int | None = None
+    """processor threads (default: all)"""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """where to train"""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: what measures faster within a budget, else float32"""
+    compile: bool = False
+    """torch.compile the phases without gradient penalty (needs a C++ compiler)"""
+    checkpoint_every: int | None = None
+    """steps between checkpoints (default: ten a run)"""
+    track: Literal["tensorboard"] | None = None
+    """also log there"""
+    quiet: bool = False
+    """no progress"""
+
+
+@dataclass
+class _Resume:
+    """Go on with an interrupted run exactly, or make a finished one longer."""
+
+    run: Annotated[Path, "positional"]
+    """the run directory"""
+    steps: str | None = None
+    """this many more steps, as +1000"""
+    budget: str | None = None
+    """about this much more time, as +10m"""
+    model_file: str | None = None
+    """the .py file of a run whose model is your own"""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """where to train"""
+    track: Literal["tensorboard"] | None = None
+    """also log there"""
+    quiet: bool = False
+    """no progress"""
+
+
+@dataclass
+class _Sample:
+    """Make new images with a trained model."""
+
+    run: Annotated[Path, "positional"]
+    """the run directory"""
+    out: Path
+    """a folder of PNG (one sub-folder a class), .npy, .npz or .parquet"""
+    n: int = 64
+    """how many"""
+    seed: int = 0
+    """the same seed gives the same images"""
+    label: str | None = None
+    """only this class"""
+    temperature: float | None = None
+    """below 1: likelier, plainer images (vae, autoencoder)"""
+    truncation: float | None = None
+    """below 1: safer, less varied images (gan)"""
+    model_file: str | None = None
+    """the .py file of a run whose model is your own"""
+
+
+@dataclass
+class _Apply:
+    """Put images through a trained model."""
+
+    run: Annotated[Path, "positional"]
+    """the run directory"""
+    source: Annotated[str, "positional"]
+    """the images: what `latente train` takes"""
+    out: Path
+    """where the result goes"""
+    model_file: str | None = None
+    """the .py file of a run whose model is your own"""
+
+
+@dataclass
+class _Explore:
+    """Draw the latent space of a run: interpolations, traversals, a plane of two latents."""
+
+    run: Annotated[Path, "positional"]
+    """the run directory"""
+    out: Path
+    """the picture to write, as latent.png"""
+
+
+@dataclass
+class _Data:
+    """Show what is in a source and what is wrong with it."""
+
+    source: Annotated[str, "positional"]
+    """what `latente train` takes"""
+    sheet: Path | None = None
+    """where the contact sheet goes (default: SOURCE-sheet.png in the current folder)"""
+
+
+def _train(words: list[str], started: float) -> int:
+    from latente import registry
+
+    if not words or words[0].startswith("-"):
+        wanted = "" if words and words[0] in ("-h", "--help") else "latente: which model? "
+        print(
+            f"{wanted}usage: latente train MODEL SOURCE [flags]; models: {', '.join(registry.names())}", file=sys.stderr
+        )
+        return 0 if not wanted else 2
+    name, rest = words[0], words[1:]
+    from latente.config import Recipe
+    from latente.data.sources import DataOptions
+
+    family = registry.load(name)
+    settings = [kind for kind in (family.Config, Recipe, DataOptions)]
+    given = vars(_parsed(_flags(_Train, *settings), rest, f"latente train {name}"))
+    from latente import run
+    from latente.training.stopping import Diverged, Interrupted
+
+    try:
+        made = run.train(name, **{k: v for k, v in given.items() if v is not None}, started=started)
+    except Interrupted as error:
+        where = _newest(given["out"])
+        print(f"latente: interrupted at step {error.step}, saved; go on with: latente resume {where}", file=sys.stderr)
+        return 130
+    except Diverged as error:
+        print(f"latente: {error}", file=sys.stderr)
+        return 1
+    _after(made)
+    return 0
+
+
+def _resume(words: list[str], started: float) -> int:
+    given = vars(_parsed(_flags(_Resume), words, "latente resume"))
+    from latente import run
+    from latente.training.stopping import Diverged, Interrupted
+
+    path = given.pop("run")
+    try:
+        made = run.resume(path, **given)
+    except Interrupted as error:
+        print(f"latente: interrupted at step {error.step}, saved; go on with: latente resume {path}", file=sys.stderr)
+        return 130
+    except Diverged as error:
+        print(f"latente: {error}", file=sys.stderr)
+        return 1
+    _after(made)
+    return 0
+
+
+def _after(made: Any) -> None:
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(
+            f"{made.path} is ready. Samples so far: {made.path / 'samples'}\nnext: latente sample {made.path} --n 1000 --out samples"
+        )
+
+
+def _newest(out: Path | None) -> Path:
+    """The run directory of the training that was just interrupted."""
+    if out is not None:
+        return out
+    return max((p.parent for p in Path("runs").glob("*/run.json")), key=lambda p: (p / "run.json").stat().st_mtime)
+
+
+def _sample(words: list[str], started: float) -> int:
+    given = _parsed(_flags(_Sample), words, "latente sample")
+    from latente.data.images import check_output, write_images
+
+    check_output(given.out)
+    from latente import run
+
+    opened = run.load(given.run, model_file=given.model_file)
+    options = {name: getattr(given, name) for name in ("temperature", "truncation") if getattr(given, name) is not None}
+    for name in options:
+        if name not in inspect.signature(opened.model.sample).parameters:
+            raise ValueError(f"{opened.family.name} has no --{name}")
+    made = opened.sample(given.n, seed=given.seed, label=given.label, **options)
+    print(f"{given.n:,} images in {write_images(given.out, made['x'], made.get('label'), opened.spec.classes)}")
+    return 0
+
+
+def _apply(what: str) -> Callable[[list[str], float], int]:
+    def command(words: list[str], started: float) -> int:
+        given = _parsed(_flags(_Apply), words, f"latente {what}")
+        from latente.data.images import check_output, write_images
+
+        if what != "encode":
+            check_output(given.out)
+        elif given.out.suffix not in (".npy", ".parquet") or given.out.exists():
+            raise ValueError(
+                f"--out {given.out}: " + ("exists already" if given.out.exists() else "latents go to .npy or .parquet")
+            )
+        from latente import run
+
+        opened = run.load(given.run, model_file=given.model_file)
+        data = opened.open(given.source)
+        result = getattr(opened, what)(data)
+        names = data.names(data.items)
+        if what == "encode":
+            _write_latents(given.out, result, names)
+        else:
+            write_images(given.out, result, None, (), names)
+        print(f"{len(result):,} {'vectors' if what == 'encode' else 'images'} in {given.out}")
+        return 0
+
+    return command
+
+
+def _write_latents(path: Path, latents: Any, names: list[str]) -> None:
+    import numpy as np
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    if path.suffix == ".npy":
+        np.save(draft, latents)
+    else:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.table({"name": names, "latent": list(latents)}), draft)
+    draft.replace(path)
+
+
+def _explore(words: list[str], started: float) -> int:
+    given = _parsed(_flags(_Explore), words, "latente explore")
+    if given.out.exists() or given.out.suffix != ".png":
+        raise ValueError(
+            f"--out {given.out}: " + ("exists already" if given.out.exists() else "a picture ends in .png")
+        )
+    from latente import run
+    from latente.data.images import contact_sheet
+
+    contact_sheet(run.load(given.run).explore(), given.out)
+    print(f"the latent space is drawn in {given.out}")
+    return 0
+
+
+def _data(words: list[str], started: float) -> int:
+    given = _parsed(_flags(_Data, _options()), words, "latente data")
+    from rich.console import Console
+    from rich.table import Table
+
+    from latente.data.audit import describe
+    from latente.data.images import contact_sheet
+    from latente.data.sources import open_source
+
+    options = _options()(
+        **{f.name: getattr(given, f.name) for f in fields(_options()) if getattr(given, f.name) is not None}
+    )
+    data = open_source(given.source, options)
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    for what, value in describe(data):
+        table.add_row(what, value)
+    Console().print(table)
+    sheet = given.sheet or Path(f"{data.name}-sheet.png")
+    shown = data.splits["train"][:: max(1, len(data.splits["train"]) // 96)][:96]
+    contact_sheet([(f"{data.name}: {len(data.items):,} images", data.images[shown])], sheet)
+    print(f"a contact sheet is in {sheet}")
+    return 0
+
+
+def _options() -> Any:
+    from latente.data.sources import DataOptions
+
+    return DataOptions
+
+
+def _demo(words: list[str], started: float) -> int:
+    from latente import demo
+
+    @dataclass
+    class Demo:
+        """Train a VAE and a GAN on scikit-learn's digits, sample from both, draw one page."""
+
+        out: Path = Path("latente-demo")
+        """folder for the runs and the page"""
+
+    demo.run(_parsed(Demo, words, "latente demo").out)
+    return 0
+
+
+_RUN: dict[str, Callable[[list[str], float], int]] = {
+    "train": _train, "resume": _resume, "sample": _sample, "reconstruct": _apply("reconstruct"), "denoise": _apply("denoise"),
+    "encode": _apply("encode"), "explore": _explore, "data": _data, "demo": _demo,
+}  # fmt: skip
+
+
+# ---- flags ---------------------------------------------------------------------------------------------------------
+
+
+def _parsed(kind: Any, words: list[str], program: str) -> Any:
+    import tyro
+
+    return tyro.cli(kind, args=words, prog=program)
+
+
+def _flags(command: Any, *settings: Any) -> Any:
+    """A dataclass of a command's own flags and of every field of `settings`, these unset unless given, with their help."""
+    import tyro
+
+    made: list[Any] = []
+    hints, help_ = get_type_hints(command, include_extras=True), field_docs(command)
+    for f in fields(command):
+        kind = hints[f.name]
+        if "positional" in getattr(kind, "__metadata__", ()):
+            kind = tyro.conf.Positional[kind.__origin__]
+        kind = Annotated[kind, tyro.conf.arg(help=help_[f.name])]
+        made.append((f.name, kind, f) if f.default is not MISSING else (f.name, kind))
+    for owner in settings:
+        hints, help_ = get_type_hints(owner), field_docs(owner)
+        for f in fields(owner):
+            if any(f.name == known[0] for known in made):
+                raise ValueError(
+                    f"{owner.__module__}.{owner.__name__}.{f.name} has the name of a flag of ours; rename it"
+                )
+            shown = "by size" if owner.__name__ == "Config" else "by model" if owner.__name__ == "Recipe" else f.default
+            kind = Annotated[hints[f.name] | None, tyro.conf.arg(help=f"{help_[f.name]} (default: {shown})")]
+            made.append((f.name, kind, None))
+    kind = make_dataclass(f"{command.__name__}Flags", made)
+    kind.__doc__ = command.__doc__
+    return kind
+
+
+def field_docs(kind: Any) -> dict[str, str]:
+    """The string below each field of a dataclass: help and documentation in one place. Raises ValueError for a field without."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
+    except OSError:  # a user's own file, run from memory
+        return {f.name: "" for f in fields(kind)}
+    body = tree.body[0].body  # type: ignore[attr-defined]
+    docs = {}
+    for here, after in zip(body, body[1:]):
+        if isinstance(here, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            docs[here.target.id] = str(after.value.value)  # type: ignore[union-attr]
+    missing = [f.name for f in fields(kind) if f.name not in docs]
+    if missing:
+        raise ValueError(
+            f"{kind.__module__}.{kind.__name__}: document the field {', '.join(missing)} with a string below it"
+        )
+    return docs
