@@ -1,0 +1,198 @@
+"""What every family promises, found by itself: one suite over every model file and every kind of spec it accepts."""
+
+import dataclasses
+import hashlib
+
+import pytest
+import torch
+
+import latente
+from latente import registry
+from latente.cli import _flags, _Train
+from latente.config import Recipe
+from latente.data.sources import DataOptions
+from latente.rng import keyed
+from latente.spec import ImageSpec
+from latente.training import budget, engine
+
+SPECS = {
+    "8x8 grey, 4 classes": ImageSpec(1, 8, 8, ("a", "b", "c", "d")),
+    "28x28 grey": ImageSpec(1, 28, 28),
+    "30x21 RGB, 3 classes": ImageSpec(3, 30, 21, ("x", "y", "z")),
+    "64x128 RGB": ImageSpec(3, 64, 128),
+}
+FAMILIES = registry.names()
+pytestmark = pytest.mark.parametrize("name", FAMILIES)
+
+
+def made(name, spec, size="tiny", **config):
+    family = registry.load(name)
+    torch.manual_seed(0)
+    return family.Model(dataclasses.replace(family.Config.preset(size, spec), **config), spec)
+
+
+def whole(model, batch, phase, progress=0.5):
+    noise = model.noise(len(batch["x"]), phase, keyed(0, phase)) if hasattr(model, "noise") else {}
+    return model({**batch, **noise}, phase, progress)
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
+def test_every_spec_trains_and_samples(name, spec):
+    model = made(name, spec)
+    batch = spec.example(6, keyed(1))
+    for phase in model.phases:
+        losses = whole(model, batch, phase.name)
+        assert losses.total.ndim == 0 and torch.isfinite(losses.total)
+        assert all(torch.isfinite(term) for term in losses.terms.values())
+    model.eval()
+    with torch.no_grad():
+        if hasattr(model, "finish"):
+            model.finish(spec.example(64, keyed(n)) for n in range(4))
+        drawn = model.sample(5, generator=keyed(2))
+        assert drawn["x"].dtype == torch.uint8 and drawn["x"].shape == (5, *spec.shape)
+        if spec.classes:
+            wanted = torch.tensor([1, 0, 2, 1, 0])
+            assert torch.equal(model.sample(5, condition=wanted, generator=keyed(2))["label"], wanted)
+        again = model.sample(5, generator=keyed(2))
+        other = model.sample(5, generator=keyed(3))
+        assert torch.equal(again["x"], drawn["x"])
+        assert not torch.equal(other["x"], drawn["x"])
+        if hasattr(model, "reconstruct"):
+            assert model.reconstruct(batch)["x"].shape == batch["x"].shape
+
+
+def test_gradients_reach_each_phase_parameters_and_no_others(name):
+    spec = SPECS["8x8 grey, 4 classes"]
+    model = made(name, spec)
+    trainer = a_trainer(model, spec)
+    for phase in model.phases:
+        owned = trainer.owned[phase.name]
+        for n, p in model.named_parameters():
+            p.requires_grad_(n in owned)
+            p.grad = None
+        whole(model, spec.example(8, keyed(1)), phase.name).total.backward()
+        reached = {n for n, p in model.named_parameters() if p.grad is not None}
+        assert reached <= set(owned), f"{phase.name} reaches {sorted(reached - set(owned))[:3]}"
+        assert reached, f"{phase.name} reaches nothing"
+    everything = {n for phase in model.phases for n in trainer.owned[phase.name]}
+    assert everything == {n for n, p in model.named_parameters()}, "some parameters belong to no phase"
+
+
+def test_a_batch_is_the_mean_of_its_items(name):
+    """The loss of a batch is the mean over its items taken alone, so nothing couples items but what a phase declares."""
+    spec = SPECS["8x8 grey, 4 classes"]
+    model = made(name, spec)
+    batch = spec.example(8, keyed(1))
+    for phase in model.phases:
+        full = {**batch, **(model.noise(8, phase.name, keyed(4)) if hasattr(model, "noise") else {})}
+        together = model(full, phase.name, 0.5).total
+        parts = [model({n: t[i : i + 4] for n, t in full.items()}, phase.name, 0.5).total for i in (0, 4)]
+        assert torch.allclose(together, torch.stack(parts).mean(), rtol=1e-4, atol=1e-5), phase.name
+
+
+def test_no_config_field_has_the_name_of_a_training_or_data_flag(name):
+    _flags(_Train, registry.load(name).Config, Recipe, DataOptions)
+
+
+def test_sizes_grow(name):
+    counts = [
+        sum(p.numel() for p in made(name, SPECS["28x28 grey"], size).parameters()) for size in ("tiny", "small", "base")
+    ]
+    assert counts[0] < counts[1] < counts[2]
+
+
+class Examples:
+    """A dataset of a spec's example images, for the engine."""
+
+    def __init__(self, spec, n=256):
+        import numpy as np
+
+        self.made = spec.example(n, keyed("examples"))
+        self.splits = {"train": np.arange(n - 32), "validation": np.arange(n - 32, n), "test": np.arange(0)}
+
+    def batch(self, indices):
+        return {n: t[torch.from_numpy(indices)] for n, t in self.made.items()}
+
+
+def a_trainer(model, spec, steps=6, batch_size=16, accumulate=1, **recipe):
+    recipe = dataclasses.replace(model.recipe, batch_size=batch_size, accumulate=accumulate, **recipe)
+    plan = budget.plan(
+        steps,
+        recipe,
+        precision="float32",
+        threads=2,
+        processes=1,
+        compile=False,
+        checkpoint_every=None,
+        validation_items=32,
+    )
+    return engine.Trainer(engine.fabric("cpu", 1), model, Examples(spec), recipe, plan, seed=0)
+
+
+def test_accumulated_micro_batches_are_one_batch(name):
+    spec = SPECS["8x8 grey, 4 classes"]
+    results = []
+    for accumulate in (1, 2):
+        trainer = a_trainer(made(name, spec), spec, accumulate=accumulate, warmup=0.0, beta2=0.5)
+        for batch in trainer.batches(0, 2):
+            trainer.train_step(batch)
+        results.append({n: float(v) / trainer.counts[n] for n, v in trainer.sums.items() if n.endswith("/total")})
+    for term, value in results[0].items():
+        assert results[1][term] == pytest.approx(value, rel=2e-3), term
+
+
+def digest(run):
+    """SHA-256 of everything trained: weights, averaged weights, optimisers."""
+    last = (run / "checkpoints" / "index.json").read_text().split('"last": "')[1][:8]
+    files = sorted((run / "checkpoints" / last).glob("*.safetensors"))
+    assert len(files) == 3
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
+
+
+def test_the_same_command_gives_the_same_weights_and_samples(name, tmp_path):
+    runs = [
+        latente.train(name, "digits", out=tmp_path / o, steps=12, size="tiny", batch_size=16, quiet=True) for o in "ab"
+    ]
+    assert digest(tmp_path / "a") == digest(tmp_path / "b")
+    first, second = runs[0].sample(20, seed=3)["x"], latente.load(tmp_path / "b").sample(20, seed=3)["x"]
+    assert (first == second).all()
+
+
+def test_stopped_and_resumed_equals_never_stopped(name, tmp_path, monkeypatch):
+    arguments = {"steps": 15, "size": "tiny", "batch_size": 16, "quiet": True, "checkpoint_every": 4}
+    latente.train(name, "digits", out=tmp_path / "whole", **arguments)
+    step = engine.Trainer.train_step
+
+    def until(stop):
+        def train_step(self, batch):
+            if self.step == stop:
+                raise MemoryError("the machine dies here")
+            step(self, batch)
+
+        return train_step
+
+    for stop in (2, 6, 13):
+        run = tmp_path / f"stopped-{stop}"
+        monkeypatch.setattr(engine.Trainer, "train_step", until(stop))
+        with pytest.raises(MemoryError):
+            latente.train(name, "digits", out=run, **arguments)
+        monkeypatch.setattr(engine.Trainer, "train_step", step)
+        latente.resume(run, quiet=True)
+        assert digest(run) == digest(tmp_path / "whole"), stop
+        assert (run / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+
+
+def test_one_batch_is_learnt(name):
+    """On 16 images, a few hundred steps bring what the model minimises far below where it began (or, for opponents, keep it finite)."""
+    spec = SPECS["8x8 grey, 4 classes"]
+    model = made(name, spec)
+    trainer = a_trainer(model, spec, steps=150, batch_size=16)
+    trainer.data.splits["train"] = trainer.data.splits["train"][:16]
+    seen = []
+    for batch in trainer.batches(0, 150):
+        trainer.train_step(batch)
+        seen.append(float(trainer.sums[f"{model.phases[0].name}/total"]))
+    assert all(map(lambda v: v == v and abs(v) < 1e9, seen))
+    if len(model.phases) == 1:
+        first, last = seen[9] / 10, (seen[-1] - seen[-11]) / 10
+        assert last < 0.8 * first
