@@ -75,7 +75,7 @@ def _overview() -> str:
             *models,
             "",
             "sources: a folder of images, .npy, .npz, IDX, .parquet, hf:NAME, or a name: digits, fashion-mnist",
-        ]  # fmt: skip
+        ]
     )
 
 
