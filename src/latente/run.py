@@ -114,7 +114,7 @@ def train(
         "data": {"source": str(source) if _is_name(source) else str(Path(source).resolve()) if isinstance(source, str | Path) else None,
                  "name": data.name, "fingerprint": data.fingerprint, "options": asdict(options),
                  "splits": {n: len(s) for n, s in data.splits.items()}},
-        "device": str(fabric.device), "versions": {"torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine()},
+        "device": str(fabric.device), "versions": _versions(),
         "status": "training", "stopped": None,
     }  # fmt: skip
     path = Path(fabric.broadcast(str(out or _free_name(family.name, data.name))))
@@ -450,6 +450,10 @@ def _free_name(model: str, data: str) -> Path:
     while (path := Path("runs") / f"{model}-{data}-{number}").exists():
         number += 1
     return path
+
+
+def _versions() -> dict[str, str]:
+    return {"torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine()}
 
 
 def _is_name(source: Any) -> bool:

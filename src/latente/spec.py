@@ -66,6 +66,7 @@ def spec_from_json(record: dict[str, Any]) -> ImageSpec:
     if kind not in SPECS:
         raise ValueError(f"unknown spec kind {kind!r}; known: {', '.join(SPECS)}")
     try:
-        return SPECS[kind](**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        return SPECS[kind](**given)
     except TypeError as error:
         raise ValueError(f"bad {kind} spec: {error}") from None

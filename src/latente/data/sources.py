@@ -568,7 +568,6 @@ def _decode(
                 _bearable(raw, skipped, options)
                 hashes = np.concatenate([content_hashes(images[i : i + 4096]) for i in range(0, count, 4096)])
                 images.flush()
-                del images
                 record = {
                     "shape": list(shape), "sizes": dict(sizes), "skipped": [(raw.keys[i], r) for i, r in sorted(skipped.items())],
                     "items": [i for i in range(count) if i not in skipped],

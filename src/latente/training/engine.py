@@ -69,7 +69,7 @@ class Trainer:
     ) -> None:
         self.fabric, self.data, self.recipe, self.plan, self.seed = fabric, data, recipe, plan, seed
         self.step, self.lr_scale, self.best = 0, 1.0, float("inf")
-        model = model.to(fabric.device, memory_format=torch.channels_last)
+        model = model.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model: Any = model
         self.averaged: Any = copy.deepcopy(model).eval().requires_grad_(False) if recipe.ema else model
         self.phases: tuple[Phase, ...] = self.model.phases
@@ -79,7 +79,7 @@ class Trainer:
         self.optimizers = {
             "+".join(modules) or "all": optim.build(named, muon, recipe) for modules, named in groups.items()
         }
-        self.module = fabric.setup_module(model) if plan.processes > 1 else model
+        self.module: Any = fabric.setup_module(model) if plan.processes > 1 else model
         self.compiled = torch.compile(self.module) if plan.compile else self.module
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
@@ -347,7 +347,8 @@ class Trainer:
         """Whether the flag is up on any process; all must agree where to stop."""
         if self.plan.processes == 1:
             return flag
-        return bool(self.fabric.all_reduce(torch.tensor(float(flag)), reduce_op="sum") > 0)
+        flags: Any = self.fabric.all_reduce(torch.tensor(float(flag)), reduce_op="sum")
+        return bool(flags > 0)
 
     def _shorten(self, deadline: float, seconds_per_step: float) -> dict[str, Any] | None:
         """Brings the end forward when it would come after the deadline; the only decision a clock takes in mid-run."""

@@ -48,7 +48,8 @@ class Bar(Lines):
 
         super().__init__()
         columns = (
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f}"), BarColumn(bar_width=None), TextColumn("{task.fields[rate]:,.0f} items/s"),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f}"), BarColumn(bar_width=None),
+            TextColumn("{task.fields[rate]:,.0f} items/s"),
             TimeRemainingColumn(), TextColumn("[dim]{task.fields[losses]}"),
         )  # fmt: skip
         self._progress = Progress(*columns, console=Console(stderr=True), refresh_per_second=4)
