@@ -148,7 +148,7 @@ def _write_folder(
     for number, image in enumerate(x):
         place = folder
         if labels is not None and classes:
-            place = folder / classes[labels[number]].replace("/", "-")
+            place = folder / classes[int(labels[number])].replace("/", "-")
         name = names[number] if names else f"{number:06d}"
         target = place / f"{name}.png"
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ def digits() -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """scikit-learn's 1,797 handwritten digits: images (N,8,8) uint8 (0..16 brought to 0..255), labels, class names."""
     from sklearn.datasets import load_digits
 
-    found = load_digits()
+    found: Any = load_digits()
     return (found.images * (255 / 16)).round().astype(np.uint8), found.target.astype(np.int64), tuple("0123456789")
 
 

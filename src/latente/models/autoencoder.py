@@ -178,6 +178,9 @@ class Model(nn.Module):
     phases = (Phase("main"),)
     recipe = Recipe(batch_size=128, learning_rate=2e-3, ema=0.999, clip=1.0)
     monitor = "total"
+    mixture_weights: Tensor
+    mixture_means: Tensor
+    mixture_factors: Tensor
 
     def __init__(self, config: Config, spec: ImageSpec) -> None:
         super().__init__()

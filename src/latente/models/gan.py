@@ -256,7 +256,7 @@ class Model(nn.Module):
         return []
 
     def _one_hot(self, label: Tensor | None, n: int) -> Tensor:
-        device = self.generator.ups[0].weight.device
+        device = self.discriminator.score.weight.device
         if label is None or not self.spec.classes:
             return torch.zeros(n, 0, device=device)
         return F.one_hot(label, len(self.spec.classes)).float()
@@ -267,7 +267,7 @@ class Model(nn.Module):
         self, n: int, *, condition: Tensor | None = None, generator: torch.Generator, truncation: float = 1.0
     ) -> Batch:
         """New images. `truncation` below 1 shrinks the noise: safer, less varied."""
-        device = self.generator.ups[0].weight.device
+        device = self.discriminator.score.weight.device
         z = (truncation * torch.randn(n, self.config.noise_dim, generator=generator)).to(device)
         label = None
         if self.spec.classes:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -100,6 +101,8 @@ class Block(nn.Module):
 class Flow(nn.Module):
     """An invertible map between z and u ~ N(0, 1), both (B,Z): affine couplings, each changing one half of the coordinates."""
 
+    masks: Tensor
+
     def __init__(self, size: int, layers: int, context: int, hidden: int) -> None:
         super().__init__()
         self.nets = nn.ModuleList(
@@ -112,6 +115,7 @@ class Flow(nn.Module):
             )
             for _ in range(layers)
         )
+        net: Any
         for net in self.nets:
             nn.init.zeros_(net[-1].weight)
             nn.init.zeros_(net[-1].bias)
