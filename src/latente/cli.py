@@ -205,7 +205,7 @@ def _train(words: list[str], started: float) -> int:
         return 0 if not wanted else 2
     name, rest = words[0], words[1:]
     from latente.config import Recipe
-    from latente.data.sources import DataOptions
+    from latente.data.dataset import DataOptions
 
     family = registry.load(name)
     settings = [kind for kind in (family.Config, Recipe, DataOptions)]
@@ -356,7 +356,7 @@ def _data(words: list[str], started: float) -> int:
 
 
 def _options() -> Any:
-    from latente.data.sources import DataOptions
+    from latente.data.dataset import DataOptions
 
     return DataOptions
 

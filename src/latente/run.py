@@ -18,8 +18,9 @@ from latente import checkpoint, registry
 from latente.checkpoint import RunError
 from latente.config import SIZES, Recipe, from_json, merge
 from latente.data.audit import warnings as data_warnings
-from latente.data.images import contact_sheet
-from latente.data.sources import DataError, DataOptions, Dataset, open_source
+from latente.data.dataset import DataOptions, Dataset
+from latente.data.images import DataError, contact_sheet
+from latente.data.sources import open_source
 from latente.rng import key, keyed
 from latente.spec import spec_from_json, spec_to_json
 from latente.training import budget as budgets

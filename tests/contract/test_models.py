@@ -10,7 +10,7 @@ import latente
 from latente import registry
 from latente.cli import _flags, _Train
 from latente.config import Recipe
-from latente.data.sources import DataOptions
+from latente.data.dataset import DataOptions
 from latente.rng import keyed
 from latente.spec import ImageSpec
 from latente.training import budget, engine

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from latente.data.sources import Dataset
+    from latente.data.dataset import Dataset
 
 ENOUGH = 200  # distinct training images below which a model mostly learns to copy
 
