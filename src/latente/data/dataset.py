@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 CAP = 10_000
-FEWEST = 8
+FEWEST = 10
 SMALLEST, LARGEST = 8, 128
 
 
