@@ -58,6 +58,8 @@ def train(
     clear line, for bad input; Interrupted after a signal, the run being saved; Diverged when the numbers blew up twice.
     """
     started = time.monotonic() if started is None else started
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    quiet = quiet or os.environ.get("RANK", "0") != "0"
     say: Say = (lambda line: None) if quiet else _say
     if sum(limit is not None for limit in (budget, steps, epochs)) > 1:
         raise ValueError("give one of --budget, --steps and --epochs")
@@ -78,15 +80,15 @@ def train(
         )
     family = registry.load(model)
     config, recipe, options = _sort_settings(family, settings)
-    data = open_source(source, options, None if quiet else _decoding())
+    fabric = engine.fabric(device, processes)
+    with fabric.rank_zero_first():
+        data = open_source(source, options, None if quiet else _decoding())
     if not isinstance(data.spec, family.Model.accepts):
         raise ValueError(f"{family.name} does not take {data.spec.kind}s")
     for line in data_warnings(data):
         say(f"note: {line}")
     threads = threads or int(os.environ.get("OMP_NUM_THREADS") or len(_cores()))
     torch.set_num_threads(threads)
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    fabric = engine.fabric(device, processes)
 
     def build(of: str) -> tuple[Any, Recipe]:
         made = _model(family, merge(family.Config.preset(of, data.spec), config), data.spec, seed)
@@ -104,7 +106,7 @@ def train(
         chosen_size, precision = choice.size, choice.precision
         net, own = build(chosen_size)
         own = replace(own, accumulate=choice.recipe.accumulate)
-        total = max(20, int((deadline - time.monotonic()) * 0.96 / choice.seconds_per_step))
+        total = fabric.broadcast(max(20, int((deadline - time.monotonic()) * 0.96 / choice.seconds_per_step)))
     else:
         net, own = build(chosen_size)
         total = steps or max(1, round((epochs or 1) * len(data.splits["train"]) / own.batch_size))
@@ -134,6 +136,8 @@ def resume(
 ) -> Run:  # fmt: skip
     """Goes on with a run exactly where its last checkpoint left it; `steps="+500"` or `budget="+10m"` make it longer."""
     path = Path(path)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    quiet = quiet or os.environ.get("RANK", "0") != "0"
     record = checkpoint.read_run(path)
     family = _family(record, model_file)
     spec = spec_from_json(record["spec"])
@@ -146,7 +150,6 @@ def resume(
     if data.fingerprint != record["data"]["fingerprint"]:
         raise DataError(f"{source} has changed since {path} was trained on it; restore it, or train anew")
     plan = budgets.Plan.from_json(record["plan"])
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
     if processes != plan.processes:
         raise ValueError(f"{path} was trained by {plan.processes} processes; resume it with as many")
     torch.set_num_threads(plan.threads)

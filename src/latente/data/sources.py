@@ -31,6 +31,8 @@ def open_source(source: Any, options: DataOptions | None = None, progress: Progr
     options = options or DataOptions()
     tell = progress or (lambda what, done, total: None)
     wanted_size(options.image_size)
+    if isinstance(source, Dataset):
+        return source
     raw = _sniff(source)
     return from_arrays(raw, options, tell) if isinstance(raw, Arrays) else from_encoded(raw, options, tell)
 

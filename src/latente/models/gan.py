@@ -133,7 +133,7 @@ class Discriminator(nn.Module):
             for i, c in enumerate(channels[1:])
         )
         self.features = nn.Linear(channels[-1] * self.grid[0] * self.grid[1], 256)
-        self.score = nn.Linear(256, max(1, len(spec.classes)))
+        self.score = nn.Linear(256, max(1, len(spec.classes)), bias=False)  # a bias would cancel in every pair
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         height, width = (side << self.depth for side in self.grid)

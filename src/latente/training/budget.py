@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -112,13 +112,15 @@ def choose(build: Callable[[str], tuple[nn.Module, Recipe]], sizes: tuple[str, .
 
 def _fitting(model: nn.Module, recipe: Recipe, precision: str, timed: Callable[..., float]) -> tuple[Recipe, float]:
     """Seconds per step, and the recipe with as many micro-batches as memory asks for."""
+    phases: Any = model.phases
     while True:
         try:
-            timed(copy.deepcopy(model), recipe, precision, 2)
-            start = time.perf_counter()
-            rate = timed(copy.deepcopy(model), recipe, precision, 4)
-            if time.perf_counter() - start < 0.5:
-                rate = timed(copy.deepcopy(model), recipe, precision, max(4, min(40, int(0.5 / max(rate, 1e-4)))))
+            cycle = math.lcm(*(phase.every for phase in phases))  # a lazy phase counts as often as it runs
+            timed(copy.deepcopy(model), recipe, precision, 1)
+            rate = timed(copy.deepcopy(model), recipe, precision, max(4, cycle))
+            if rate * max(4, cycle) < 0.5:
+                steps = max(1, min(40, int(0.5 / max(rate, 1e-4))) // cycle) * cycle
+                rate = timed(copy.deepcopy(model), recipe, precision, steps)
             return recipe, rate
         except (MemoryError, RuntimeError) as error:
             short = isinstance(error, MemoryError) or "memory" in str(error).lower()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -48,14 +49,13 @@ class Watcher(Protocol):
 
 
 def fabric(device: str, processes: int) -> lightning_fabric.Fabric:
-    """Fabric for `device` (auto, cpu, cuda, mps); more than one process when started by torchrun."""
+    """Fabric for `device` (auto, cpu, cuda, mps); `processes` of them were started by torchrun, on one machine or several."""
     from lightning_fabric.strategies import DDPStrategy
 
-    strategy: Any = "auto"
-    if processes > 1:
-        strategy = DDPStrategy(find_unused_parameters=True, process_group_backend=None)
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes)) if processes > 1 else 1
+    strategy: Any = DDPStrategy(find_unused_parameters=True) if processes > 1 else "auto"
     made = lightning_fabric.Fabric(
-        accelerator=device, devices=1 if processes == 1 else "auto", strategy=strategy, precision="32-true"
+        accelerator=device, devices=here, num_nodes=processes // here, strategy=strategy, precision="32-true"
     )
     made.launch()
     return made
@@ -104,12 +104,9 @@ class Trainer:
         for phase in self.phases:
             if self.step % phase.every:
                 continue
-            owned = self.owned[phase.name]
-            for name, parameter in self.model.named_parameters():
-                parameter.requires_grad_(name in owned)
-            self._backward(batch, phase)
+            self.backward(batch, phase)
             if self.recipe.clip:
-                norm = torch.nn.utils.clip_grad_norm_(owned.values(), self.recipe.clip)
+                norm = torch.nn.utils.clip_grad_norm_(self.owned[phase.name].values(), self.recipe.clip)
                 self._count(f"{phase.name}/gradient_norm", norm)
             for optimizer in self.optimizers["+".join(phase.modules) or "all"].values():
                 for group in optimizer.param_groups:
@@ -121,8 +118,11 @@ class Trainer:
             weight = 1 - min(self.recipe.ema, (1 + self.step) / (10 + self.step))
             torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), weight)
 
-    def _backward(self, batch: Batch, phase: Phase) -> None:
+    def backward(self, batch: Batch, phase: Phase) -> None:
+        """The gradients of one phase's loss, on the parameters it owns; averaged over the processes."""
         plan = self.plan
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(name in self.owned[phase.name])
         generator = keyed(self.seed, "noise", self.step, phase.name)
         noise = self.model.noise(plan.batch_size, phase.name, generator) if hasattr(self.model, "noise") else {}
         noise = {name: self._share(drawn) for name, drawn in noise.items()}
@@ -163,6 +163,12 @@ class Trainer:
         value = value.detach().float()
         self.sums[name] = self.sums[name] + value if name in self.sums else value
         self.counts[name] = self.counts.get(name, 0) + 1
+
+    def _pool_sums(self) -> None:
+        """Running sums become their mean over the processes, on every process."""
+        if self.plan.processes > 1 and self.sums:
+            pooled: Any = self.fabric.all_reduce(torch.stack(list(self.sums.values())), reduce_op="mean")
+            self.sums = dict(zip(self.sums, pooled.unbind()))
 
     # ---- data -----------------------------------------------------------------------------------------------------
 
@@ -243,6 +249,7 @@ class Trainer:
 
     def save(self, path: Path, metrics: checkpoint.Metrics | None, best: bool) -> None:
         """Writes a checkpoint (the first process does; the others wait for it)."""
+        self._pool_sums()
         if self.fabric.is_global_zero and metrics is not None:
             state = {
                 "metrics_offset": metrics.offset(), "lr_scale": self.lr_scale, "best": self.best, "plan": self.plan.to_json(),
@@ -329,6 +336,7 @@ class Trainer:
         return True
 
     def _log(self, metrics: checkpoint.Metrics | None, watchers: list[Watcher]) -> bool:
+        self._pool_sums()
         record = {"step": self.step, **{n: float(v) / self.counts[n] for n, v in self.sums.items()}}
         self.sums, self.counts = {}, {}
         if not all(np.isfinite(v) for v in record.values()):
@@ -341,7 +349,8 @@ class Trainer:
 
     def _finite(self) -> bool:
         norms = torch.stack(torch._foreach_norm(list(self.model.parameters())))
-        return bool(torch.isfinite(norms).all()) and all(np.isfinite(float(v)) for v in self.sums.values())
+        finite = bool(torch.isfinite(norms).all()) and all(np.isfinite(float(v)) for v in self.sums.values())
+        return not self._any(not finite)
 
     def _any(self, flag: bool) -> bool:
         """Whether the flag is up on any process; all must agree where to stop."""

@@ -1,0 +1,64 @@
+"""Two gloo processes see what one process sees: the same gradients, the same losses."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from latente import registry
+from latente.checkpoint import read_metrics
+
+WORKER = Path(__file__).with_name("worker.py")
+
+
+def started(processes, *words):
+    """Runs `words` under torchrun, or plainly for one process."""
+    runner = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [sys.executable, *(runner if processes > 1 else []), *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """The folders in which one process and two wrote their gradients and runs."""
+    folder = tmp_path_factory.mktemp("processes")
+    for processes in (1, 2):
+        started(processes, str(WORKER), str(folder / str(processes)))
+    return folder / "1", folder / "2"
+
+
+@pytest.mark.parametrize("name", sorted(registry.names(), key=lambda name: name != "gan"))
+def test_gradients_are_equal(both, name):
+    one, two = (load_file(folder / f"{name}.safetensors") for folder in both)
+    assert one.keys() == two.keys() and one
+    for parameter, gradient in one.items():
+        scale = gradient.abs().max().clamp(min=1e-8)
+        assert torch.allclose(two[parameter] / scale, gradient / scale, atol=1e-4), parameter
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_losses_of_twenty_steps_are_equal(both, name):
+    one, two = (read_metrics(folder / f"{name}-run") for folder in both)
+    assert [sorted(record) for record in one] == [sorted(record) for record in two]
+    compared = 0
+    for ours, theirs in zip(one, two):
+        for term in (term for term in ours if term.endswith(("total", "reconstruction", "kl"))):
+            assert theirs[term] == pytest.approx(ours[term], rel=1e-4), (ours["step"], term)
+            compared += 1
+    assert compared >= 20
+
+
+def test_the_command_runs_under_torchrun(tmp_path):
+    words = ["train", "vae", "digits", "--steps", "4", "--size", "tiny", "--out", str(tmp_path / "run")]
+    done = started(2, "-m", "latente", *words)
+    assert done.stderr.count("4 steps of") == 1  # one process speaks
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["status"] == "finished" and record["plan"]["processes"] == 2
