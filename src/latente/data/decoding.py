@@ -24,7 +24,7 @@ import numpy as np
 
 from latente.data.audit import Audit
 from latente.data.dataset import LARGEST, SMALLEST, DataOptions, Dataset, enough, make_dataset, wanted_size
-from latente.data.images import GREY_MODES, DataError, opened, pixels
+from latente.data.images import GREY_MODES, DataError, grey_palette, opened, pixels
 
 Progress = Callable[[str, int, int], None]
 _FORMAT = 1
@@ -216,7 +216,8 @@ def _decode(
                     image.getexif().get(0x0112, 1) >= 5 if image.format in ("JPEG", "MPO", "TIFF", "WEBP") else False
                 )
                 width, height = image.size
-                return ((height, width) if turned else (width, height)), image.mode
+                mode = "L" if image.mode == "P" and grey_palette(image) else image.mode
+                return ((height, width) if turned else (width, height)), mode
         except DataError as error:
             return str(error)
         except Exception as error:  # metadata of a mangled file: whatever the plugin raises, the file is unreadable

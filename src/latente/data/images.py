@@ -44,6 +44,12 @@ def opened(content: bytes | Path) -> Image.Image:
         raise DataError(f"cannot be opened: {error}") from None
 
 
+def grey_palette(image: Image.Image) -> bool:
+    """Whether a palette image holds greys alone, as every grey GIF does."""
+    colours = np.reshape(image.getpalette() or (), (-1, 3))
+    return bool((colours == colours[:, :1]).all())
+
+
 def pixels(content: bytes | Path, channels: int, height: int, width: int) -> np.ndarray:
     """One picture as (C,H,W) uint8 by the rule above. Raises DataError with a short reason."""
     from PIL import Image, ImageOps

@@ -10,7 +10,6 @@ import gzip
 import json
 import os
 import struct
-import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -93,19 +92,20 @@ def _in_memory(source: Any) -> Arrays:
 def _load_npy(path: Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError, TypeError, MemoryError, OverflowError, UnicodeError) as error:
-        raise DataError(
-            f"{path} cannot be read as .npy: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-        ) from None
+    except Exception as error:  # of a mangled header, NumPy raises whatever its parser met
+        raise DataError(f"{path} cannot be read as .npy: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _npz(path: Path) -> Arrays:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, SyntaxError, TypeError, MemoryError,
-            OverflowError, NotImplementedError, struct.error, UnicodeError) as error:  # fmt: skip
-        raise DataError(f"{path} cannot be read as .npz: {error}") from None
+    except Exception as error:  # of a mangled file, NumPy and zipfile raise whatever their parsers met
+        raise DataError(f"{path} cannot be read as .npz: {_first_line(error)}") from None
     images = next((n for n in ("x_train", "x", "images", "train_images", "data") if n in arrays), None)
     images = images or next((n for n, a in arrays.items() if a.ndim in (3, 4)), None)
     if images is None:
@@ -191,7 +191,7 @@ def _parquet(path: Path) -> Encoded:
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+        raise DataError(f"{path} cannot be read as Parquet: {_first_line(error)}") from None
     image = next(
         (
             n
@@ -238,7 +238,7 @@ def _hub(name: str) -> Encoded:
     try:
         loaded: Any = datasets.load_from_disk(name) if Path(name).exists() else datasets.load_dataset(name)
     except Exception as error:  # the library raises its own and its transports' errors alike
-        raise DataError(f"hf:{name} cannot be loaded: {str(error).splitlines()[0]}") from None
+        raise DataError(f"hf:{name} cannot be loaded: {_first_line(error)}") from None
     parts = dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
     first = next(iter(parts.values()))
     image = next((n for n, kind in first.features.items() if isinstance(kind, datasets.Image)), None)

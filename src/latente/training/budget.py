@@ -120,7 +120,7 @@ def _fitting(model: nn.Module, recipe: Recipe, precision: str, timed: Callable[.
             rate = timed(copy.deepcopy(model), recipe, precision, max(4, cycle))
             if rate * max(4, cycle) < 0.5:
                 steps = max(1, min(40, int(0.5 / max(rate, 1e-4))) // cycle) * cycle
-                rate = timed(copy.deepcopy(model), recipe, precision, steps)
+                rate = min(rate, timed(copy.deepcopy(model), recipe, precision, steps))
             return recipe, rate
         except (MemoryError, RuntimeError) as error:
             short = isinstance(error, MemoryError) or "memory" in str(error).lower()
