@@ -38,6 +38,18 @@ class Recipe:
     decay: float = 0.3
     """share of the steps, at the end, in which the rate falls linearly to zero"""
 
+    def __post_init__(self) -> None:
+        for names, holds, says in (
+            (("batch_size", "accumulate"), lambda v: v >= 1, "at least 1"),
+            (("learning_rate", "muon_learning_rate"), lambda v: 0 < v < float("inf"), "above 0"),
+            (("beta1", "beta2", "ema"), lambda v: 0 <= v < 1, "from 0 to below 1"),
+            (("weight_decay", "clip"), lambda v: 0 <= v < float("inf"), "at least 0"),
+            (("warmup", "decay"), lambda v: 0 <= v <= 1, "from 0 to 1"),
+        ):
+            for name in names:
+                if not holds(getattr(self, name)):
+                    raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: {says}")
+
 
 def merge(base: T, overrides: dict[str, Any]) -> T:
     """`base` (a frozen dataclass) with the given fields; None means "not given". Raises ValueError for an unknown key."""

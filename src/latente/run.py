@@ -431,7 +431,10 @@ def _sort_settings(
 def _model(family: registry.Family, config: Any, spec: Any, seed: int) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(seed, "init"))
-        return family.Model(config, spec)
+        try:
+            return family.Model(config, spec)
+        except (RuntimeError, ArithmeticError, IndexError) as error:
+            raise ValueError(f"{family.name} cannot be built with {config}: {error}") from None
 
 
 def _take_weights(model: Any, run: Path) -> None:

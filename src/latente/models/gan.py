@@ -76,16 +76,21 @@ def grid(spec: ImageSpec) -> tuple[int, tuple[int, int]]:
 
 
 class Block(nn.Module):
-    """x + conv(act(conv(act(x)))), the second convolution starting at zero: (B,D,h,w) -> (B,D,h,w)."""
+    """x + a bottleneck of half the channels whose last convolution starts at zero: (B,D,h,w) -> (B,D,h,w).
+
+    A fifth of the multiplications of two full 3x3 convolutions; in the same time, measurably better images.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        nn.init.zeros_(self.second.weight)
+        self.narrow = nn.Conv2d(channels, channels // 2, 1)
+        self.mix = nn.Conv2d(channels // 2, channels // 2, 3, padding=1)
+        self.widen = nn.Conv2d(channels // 2, channels, 1, bias=False)
+        nn.init.zeros_(self.widen.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(F.leaky_relu(self.first(F.leaky_relu(x, 0.2)), 0.2))
+        mixed = self.mix(F.leaky_relu(self.narrow(F.leaky_relu(x, 0.2)), 0.2))
+        return x + self.widen(F.leaky_relu(mixed, 0.2))
 
 
 class Generator(nn.Module):
@@ -177,7 +182,7 @@ class Model(nn.Module):
         Phase("penalty", ("discriminator",), every=LAZY, float32=True),
         Phase("generator", ("generator",)),
     )
-    recipe = Recipe(batch_size=96, learning_rate=5e-4, beta1=0.0, beta2=0.98, clip=0.0, ema=0.998, decay=0.5)
+    recipe = Recipe(batch_size=48, learning_rate=2e-3, beta1=0.0, beta2=0.98, clip=0.0, ema=0.998, decay=0.5)
     monitor = None
 
     def __init__(self, config: Config, spec: ImageSpec) -> None:

@@ -1,0 +1,144 @@
+"""A run killed at random instants, checkpoint writing included, ends with the weights of a run never interrupted."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import latente
+from latente import checkpoint, registry
+from latente.checkpoint import RunError
+
+WORKER = """
+import sys, latente
+from latente import run as _
+from pathlib import Path
+run, name = Path(sys.argv[1]), sys.argv[2]
+print("ready", flush=True)
+if run.exists():
+    latente.resume(run, quiet=True)
+else:
+    latente.train(name, "digits", out=run, steps=60, size="tiny", batch_size=16, checkpoint_every=2, threads=1, quiet=True)
+"""
+
+
+def digest(run):
+    last = run / "checkpoints" / checkpoint.index(run)["last"]
+    files = [*sorted(last.glob("*.safetensors")), run / "weights.safetensors", run / "metrics.jsonl"]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def killed_after(seconds, *words):
+    """Starts a worker, sends SIGKILL `seconds` after it is ready; True when it had ended by itself."""
+    worker = subprocess.Popen([sys.executable, "-c", WORKER, *map(str, words)], stdout=subprocess.PIPE)
+    assert worker.stdout is not None
+    worker.stdout.readline()
+    try:
+        return worker.wait(timeout=seconds) == 0
+    except subprocess.TimeoutExpired:
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+        return False
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_killed_at_random_instants(name, tmp_path):
+    latente.train(
+        name, "digits", out=tmp_path / "whole", steps=60, size="tiny", batch_size=16, checkpoint_every=2, threads=1, quiet=True,
+    )  # fmt: skip
+    chance, run, kills = random.Random(name), tmp_path / "killed", 0
+    while not killed_after(0.3 + chance.random() * 0.8, run, name):
+        kills += 1
+        assert kills < 60, "no progress between kills"
+        if run.exists() and checkpoint.index(run):
+            assert latente.load(run).sample(2)["x"].shape == (2, 1, 8, 8)  # opens at any time
+    assert kills >= 2
+    assert digest(run) == digest(tmp_path / "whole")
+    assert not [*run.glob(".tmp-*"), *(run / "checkpoints").glob(".tmp-*")]
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_killed_at_every_file_operation_of_a_checkpoint(name, tmp_path, monkeypatch):
+    """The process dies just before each write, rename, removal in turn; the run opens and ends as if nothing had happened."""
+    arguments = {"steps": 6, "size": "tiny", "batch_size": 16, "checkpoint_every": 2, "threads": 1, "quiet": True}
+    latente.train(name, "digits", out=tmp_path / "whole", **arguments)
+
+    class Death(BaseException):
+        pass
+
+    countdown = [0]
+
+    def dying(function):
+        def call(*given, **options):
+            countdown[0] -= 1
+            if countdown[0] == 0:
+                raise Death
+            return function(*given, **options)
+
+        return call
+
+    places = [
+        (checkpoint.os, "fsync"),
+        (checkpoint.Path, "rename"),
+        (checkpoint.Path, "replace"),
+        (checkpoint.shutil, "rmtree"),
+    ]
+    died = 0
+    for instant in range(1, 50, 4):
+        run = tmp_path / f"dead-{instant}"
+        with monkeypatch.context() as patched:
+            for owner, attribute in places:
+                patched.setattr(owner, attribute, dying(getattr(owner, attribute)))
+            countdown[0] = instant
+            try:
+                latente.train(name, "digits", out=run, **arguments)
+            except Death:
+                died += 1
+        if not run.exists():
+            continue  # before the run directory appeared: nothing half-made under its name
+        if checkpoint.read_run(run)["status"] != "finished":
+            latente.resume(run, quiet=True)
+        assert digest(run) == digest(tmp_path / "whole"), instant
+    assert died >= 6
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+    arguments = {"steps": 9, "size": "tiny", "batch_size": 16, "checkpoint_every": 3, "threads": 1, "quiet": True}
+    latente.train("vae", "digits", out=tmp_path / "whole", **arguments)
+    written = checkpoint._write_synced
+
+    def full(file, content):
+        if "00000006" in str(file) and file.name.startswith("optimizer"):
+            raise OSError(28, os.strerror(28))
+        written(file, content)
+
+    monkeypatch.setattr(checkpoint, "_write_synced", full)
+    with pytest.raises(RunError, match=r"the disk is full.*checkpoint 00000003 is intact") as caught:
+        latente.train("vae", "digits", out=tmp_path / "run", **arguments)
+    assert "\n" not in str(caught.value)
+    monkeypatch.setattr(checkpoint, "_write_synced", written)
+    latente.resume(tmp_path / "run", quiet=True)
+    assert digest(tmp_path / "run") == digest(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_signals_save_and_say_how_to_go_on(tmp_path, how):
+    run = tmp_path / "run"
+    words = ["train", "vae", "digits", "--steps", "100000", "--size", "tiny", "--out", str(run)]
+    worker = subprocess.Popen([sys.executable, "-m", "latente", *words], stderr=subprocess.PIPE, text=True)
+    while not (run / "metrics.jsonl").exists() or not (run / "metrics.jsonl").stat().st_size:
+        assert worker.poll() is None
+        time.sleep(0.05)
+    worker.send_signal(how)
+    _, said = worker.communicate(timeout=60)
+    assert worker.returncode == 130
+    assert f"latente resume {run}" in said
+    record = json.loads((run / "run.json").read_text())
+    assert record["status"] == "interrupted" and checkpoint.index(run)
+    assert latente.load(run).sample(2)["x"].shape == (2, 1, 8, 8)
