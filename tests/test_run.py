@@ -102,6 +102,26 @@ def test_a_run_can_be_made_longer(tmp_path):
         latente.resume(tmp_path / "run", steps="many", quiet=True)
 
 
+def test_a_longer_run_that_was_killed_goes_on_to_its_longer_end(tmp_path, monkeypatch):
+    for name in ("whole", "killed"):
+        latente.train("vae", "digits", out=tmp_path / name, steps=6, **QUICK)
+    latente.resume(tmp_path / "whole", steps="+6", quiet=True)
+    step = engine.Trainer.train_step
+
+    def dying(self, batch):
+        if self.step == 8:
+            raise SystemExit
+        step(self, batch)
+
+    with monkeypatch.context() as patched, pytest.raises(SystemExit):
+        patched.setattr(engine.Trainer, "train_step", dying)
+        latente.resume(tmp_path / "killed", steps="+6", quiet=True)
+    latente.resume(tmp_path / "killed", quiet=True)
+    ends = [weights(tmp_path / name) for name in ("whole", "killed")]
+    assert checkpoint.read_state(tmp_path / "killed")["step"] == 12
+    assert all(torch.equal(t, ends[1][n]) for n, t in ends[0].items())
+
+
 def test_a_start_from_another_run(tmp_path):
     first = latente.train("vae", "digits", out=tmp_path / "first", steps=5, **QUICK)
     second = latente.train(

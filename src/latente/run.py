@@ -162,8 +162,12 @@ def resume(
         raise ValueError(
             f"{path} is finished; to train it longer: latente resume {path} --steps +1000, or --budget +10m"
         )
+    if extended is None and record.get("extension"):  # a longer run was asked for, and interrupted
+        extended = budgets.Plan.from_json(record["extension"])
     if fabric.is_global_zero:
         checkpoint.clean(path)
+        record |= {"status": "training", "extension": extended and extended.to_json()}
+        checkpoint.write_json(path / "run.json", record)
     return _fit(fabric, net, data, recipe, extended or plan, record, path, track, quiet, None, family, bool(extended))
 
 
@@ -312,7 +316,9 @@ def _fit(fabric: Any, net: Any, data: Dataset, recipe: Recipe, plan: budgets.Pla
     began = time.monotonic()
     try:
         trainer.fit(path, watchers, deadline, plan if extended else None)
-        record |= {"status": "finished", "stopped": "all steps done"}
+        if fabric.is_global_zero:
+            _finish(net, data, path, record["seed"])
+        record |= {"status": "finished", "stopped": "all steps done"}  # only now: a finished run has its weights
     except Interrupted as error:
         record |= {"status": "interrupted", "stopped": str(error)}
         raise
@@ -327,7 +333,6 @@ def _fit(fabric: Any, net: Any, data: Dataset, recipe: Recipe, plan: budgets.Pla
             record["seconds"] = round(record.get("seconds", 0) + time.monotonic() - began, 1)
             checkpoint.write_json(path / "run.json", record)
     if fabric.is_global_zero:
-        _finish(net, data, path, record["seed"])
         for line in _model_warnings(net, path):
             if not quiet:
                 _say(f"note: {line}")
