@@ -298,11 +298,16 @@ class Model(nn.Module):
         """The posterior mean, (B,Z)."""
         return self.posterior(batch)[0]
 
-    def decode(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        """The mean of every pixel's distribution: (B,Z) -> uint8 (B,C,H,W)."""
-        context = self._context({"label": label} if label is not None else {"z": z})
-        weight, mean, _ = self._pixels(z, context)
-        return (weight.exp() * mean.clamp(0, 255)).sum(2).round().to(torch.uint8)
+    def decode(self, z: Tensor, label: Tensor | None = None, *, sharp: bool = False) -> Tensor:
+        """(B,Z) -> uint8 (B,C,H,W): the mean of every pixel's distribution, or the mean of its likeliest component when `sharp`.
+
+        The mean has the smallest squared error and is what a reconstruction wants; it blurs where a pixel may be one thing
+        or another, so samples take the likeliest.
+        """
+        weight, mean, _ = self._pixels(z, self._context({"label": label} if label is not None else {"z": z}))
+        mean = mean.clamp(0, 255)
+        likeliest = mean.gather(2, weight.argmax(2, keepdim=True))[:, :, 0]
+        return (likeliest if sharp else (weight.exp() * mean).sum(2)).round().to(torch.uint8)
 
     def reconstruct(self, batch: Batch) -> Batch:
         return {"x": self.decode(self.encode(batch), batch.get("label"))}
@@ -310,14 +315,20 @@ class Model(nn.Module):
     def sample(
         self, n: int, *, condition: Tensor | None = None, generator: torch.Generator, temperature: float = 1.0
     ) -> Batch:
-        """Images decoded from prior draws. `temperature` below 1 keeps to the likelier, plainer ones."""
+        """Images decoded from prior draws, each pixel at its likeliest component.
+
+        `temperature` below 1 keeps to the likelier, plainer images.
+        """
         device = self.encoder.last.weight.device
         u = temperature * torch.randn(n, self.config.latent_dim, generator=generator)
         if not self.spec.classes:
-            return {"x": self.decode(self.prior(u.to(device), self._context({"z": u})))}
+            return {"x": self.decode(self.prior(u.to(device), self._context({"z": u})), sharp=True)}
         drawn = torch.randint(len(self.spec.classes), (n,), generator=generator)
         label = (drawn if condition is None else condition).to(device)
-        return {"x": self.decode(self.prior(u.to(device), self._context({"label": label})), label), "label": label}
+        return {
+            "x": self.decode(self.prior(u.to(device), self._context({"label": label})), label, sharp=True),
+            "label": label,
+        }
 
     def explore(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
         """Titled rows of pictures of the latent space: spherical interpolations, traversals, and a two-latent plane."""
@@ -326,7 +337,7 @@ class Model(nn.Module):
 
         def images(points: Tensor, like: int) -> Tensor:
             one = None if label is None else label[like : like + 1].expand(len(points))
-            return self.decode(self.prior(points, context[like : like + 1].expand(len(points), -1)), one)
+            return self.decode(self.prior(points, context[like : like + 1].expand(len(points), -1)), one, sharp=True)
 
         steps = torch.linspace(0, 1, 12)
         for i in range(0, min(6, len(u) - 1), 2):
