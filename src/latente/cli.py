@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 COMMANDS = {
     "train": "train MODEL SOURCE         train a model on your data within a time you choose",
@@ -216,9 +216,7 @@ def _train(words: list[str], started: float) -> int:
     try:
         made = run.train(name, **{k: v for k, v in given.items() if v is not None}, started=started)
     except Interrupted as error:
-        where = _newest(given["out"])
-        print(f"latente: interrupted at step {error.step}, saved; go on with: latente resume {where}", file=sys.stderr)
-        return 130
+        return _interrupted(error)
     except Diverged as error:
         print(f"latente: {error}", file=sys.stderr)
         return 1
@@ -235,8 +233,7 @@ def _resume(words: list[str], started: float) -> int:
     try:
         made = run.resume(path, **given)
     except Interrupted as error:
-        print(f"latente: interrupted at step {error.step}, saved; go on with: latente resume {path}", file=sys.stderr)
-        return 130
+        return _interrupted(error)
     except Diverged as error:
         print(f"latente: {error}", file=sys.stderr)
         return 1
@@ -251,11 +248,9 @@ def _after(made: Any) -> None:
         )
 
 
-def _newest(out: Path | None) -> Path:
-    """The run directory of the training that was just interrupted."""
-    if out is not None:
-        return out
-    return max((p.parent for p in Path("runs").glob("*/run.json")), key=lambda p: (p / "run.json").stat().st_mtime)
+def _interrupted(error: Any) -> int:
+    print(f"latente: interrupted at step {error.step}, saved; go on with: latente resume {error.path}", file=sys.stderr)
+    return 130
 
 
 def _sample(words: list[str], started: float) -> int:
@@ -307,14 +302,17 @@ def _write_latents(path: Path, latents: Any, names: list[str]) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    if path.suffix == ".npy":
-        np.save(draft, latents)
-    else:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+    try:
+        if path.suffix == ".npy":
+            np.save(draft, latents)
+        else:
+            import pyarrow as pa
+            import pyarrow.parquet as pq
 
-        pq.write_table(pa.table({"name": names, "latent": list(latents)}), draft)
-    draft.replace(path)
+            pq.write_table(pa.table({"name": names, "latent": list(latents)}), draft)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _explore(words: list[str], started: float) -> int:
@@ -391,30 +389,43 @@ def _parsed(kind: Any, words: list[str], program: str) -> Any:
 
 
 def _flags(command: Any, *settings: Any) -> Any:
-    """A dataclass of a command's own flags and of every field of `settings`, these unset unless given, with their help."""
-    import tyro
+    """A dataclass of a command's own flags and of every field of `settings`, with their help.
 
+    What a size or a model decides stays None unless given.
+    """
     made: list[Any] = []
     hints, help_ = get_type_hints(command, include_extras=True), field_docs(command)
     for f in fields(command):
-        kind = hints[f.name]
-        if "positional" in getattr(kind, "__metadata__", ()):
-            kind = tyro.conf.Positional[kind.__origin__]
-        kind = Annotated[kind, tyro.conf.arg(help=help_[f.name])]
+        kind = _flag(hints[f.name], help_[f.name], None)
         made.append((f.name, kind, f) if f.default is not MISSING else (f.name, kind))
     for owner in settings:
         hints, help_ = get_type_hints(owner), field_docs(owner)
+        decided = {"Config": "(default: by size)", "Recipe": "(default: by model)"}.get(owner.__name__)
         for f in fields(owner):
             if any(f.name == known[0] for known in made):
                 raise ValueError(
                     f"{owner.__module__}.{owner.__name__}.{f.name} has the name of a flag of ours; rename it"
                 )
-            shown = "by size" if owner.__name__ == "Config" else "by model" if owner.__name__ == "Recipe" else f.default
-            kind = Annotated[hints[f.name] | None, tyro.conf.arg(help=f"{help_[f.name]} (default: {shown})")]
-            made.append((f.name, kind, None))
+            kind = hints[f.name] | None if decided else hints[f.name]
+            made.append((f.name, _flag(kind, help_[f.name], decided), None if decided else f))
     kind = make_dataclass(f"{command.__name__}Flags", made)
     kind.__doc__ = command.__doc__
     return kind
+
+
+def _flag(hint: Any, help_: str, decided: str | None) -> Any:
+    """The type of one flag as the parser wants it; an optional one shows neither None nor an empty default."""
+    import tyro
+
+    if "positional" in getattr(hint, "__metadata__", ()):
+        return Annotated[tyro.conf.Positional[hint.__origin__], tyro.conf.arg(help=help_)]
+    if type(None) not in get_args(hint):
+        return Annotated[hint, tyro.conf.arg(help=help_)]
+    inner: Any
+    (inner,) = (kind for kind in get_args(hint) if kind is not type(None))
+    choices = ("True", "False") if inner is bool else get_args(inner)
+    shown = "{" + ",".join(choices) + "}" if choices else {str: "TEXT"}.get(inner, inner.__name__.upper())
+    return Annotated[hint, tyro.conf.arg(help=help_, metavar=shown, help_behavior_hint=decided or "")]
 
 
 def field_docs(kind: Any) -> dict[str, str]:

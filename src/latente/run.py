@@ -78,6 +78,8 @@ def train(
         raise RunError(
             f"{out} exists already and a run is never overwritten; choose another --out, or: latente resume {out}"
         )
+    if track is not None:
+        progress.check_tracker(track)
     family = registry.load(model)
     config, recipe, options = _sort_settings(family, settings)
     fabric = engine.fabric(device, processes)

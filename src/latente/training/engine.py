@@ -313,7 +313,7 @@ class Trainer:
                 return False
             if self._any(signals.arrived):
                 self.save(path, metrics, best=False)
-                raise Interrupted(self.step)
+                raise Interrupted(path, self.step)
         if not self._finite():
             return False
         figures = self.validate()

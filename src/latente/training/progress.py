@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import time
 from pathlib import Path
@@ -75,14 +76,20 @@ class Bar(Lines):
         self._progress.stop()
 
 
+def check_tracker(name: str) -> None:
+    """Raises ValueError for a tracker that is not known or not installed: asked before a run is made."""
+    if name != "tensorboard":
+        raise ValueError(f"--track {name}: tensorboard")
+    if importlib.util.find_spec("tensorboard") is None:
+        raise ValueError("--track tensorboard needs its library: pip install 'latente[tensorboard]'")
+
+
 class TensorBoard:
     """Every record as scalars under RUN/tensorboard."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise ValueError("--track tensorboard needs its library: pip install 'latente[tensorboard]'") from None
+        from torch.utils.tensorboard import SummaryWriter
+
         self._writer = SummaryWriter(str(path / "tensorboard"))
 
     def step(self, step: int, steps: int, items: int) -> None:

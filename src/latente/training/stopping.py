@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 
 class Interrupted(Exception):
-    """SIGINT or SIGTERM arrived; the run was saved at `step`."""
+    """SIGINT or SIGTERM arrived; the run at `path` was saved at `step`."""
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, path: Path, step: int) -> None:
         super().__init__(f"interrupted at step {step}")
-        self.step = step
+        self.path, self.step = path, step
 
 
 class Diverged(Exception):
