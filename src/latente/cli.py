@@ -284,6 +284,7 @@ def _apply(what: str) -> Callable[[list[str], float], int]:
         from latente import run
 
         opened = run.load(given.run, model_file=given.model_file)
+        opened.require(what)
         data = opened.open(given.source)
         result = getattr(opened, what)(data)
         names = data.names(data.items)
@@ -421,10 +422,10 @@ def _flag(hint: Any, help_: str, decided: str | None) -> Any:
         return Annotated[tyro.conf.Positional[hint.__origin__], tyro.conf.arg(help=help_)]
     if type(None) not in get_args(hint):
         return Annotated[hint, tyro.conf.arg(help=help_)]
-    inner: Any
     (inner,) = (kind for kind in get_args(hint) if kind is not type(None))
     choices = ("True", "False") if inner is bool else get_args(inner)
-    shown = "{" + ",".join(choices) + "}" if choices else {str: "TEXT"}.get(inner, inner.__name__.upper())
+    named = "TEXT" if inner is str else inner.__name__.upper()
+    shown = "{" + ",".join(choices) + "}" if choices else named
     return Annotated[hint, tyro.conf.arg(help=help_, metavar=shown, help_behavior_hint=decided or "")]
 
 

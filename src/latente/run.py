@@ -228,7 +228,7 @@ class Run:
 
     def explore(self) -> list[tuple[str, np.ndarray]]:
         """Titled rows of pictures of the latent space, from test images of the source the run was trained on."""
-        self._has("explore")
+        self.require("explore")
         data = self.reopened()
         with torch.no_grad():
             return [(title, x.numpy()) for title, x in self.model.explore(data.batch(data.splits["test"][:64]))]
@@ -240,28 +240,29 @@ class Run:
         return open_source(self.record["data"]["source"], from_json(DataOptions, self.record["data"]["options"]))
 
     def open(self, source: Any) -> Dataset:
-        """`source` read at this run's size and colours. Raises ValueError when a class-conditional run meets other classes."""
+        """`source` read at this run's size and colours. Raises ValueError when a model that needs labels meets other classes."""
         color = "grey" if self.spec.channels == 1 else "rgb"
         data = open_source(source, DataOptions(f"{self.spec.height}x{self.spec.width}", color))
-        if data.spec.classes != self.spec.classes and self.spec.classes:
+        if getattr(self.model, "needs_label", False) and data.spec.classes != self.spec.classes:
             raise ValueError(
                 f"this run is conditional on the classes {', '.join(self.spec.classes)}; {data.name} has others"
             )
         return data
 
-    def _has(self, what: str) -> None:
+    def require(self, what: str) -> None:
+        """Raises ValueError when this run's family cannot do `what`."""
         if not hasattr(self.model, what):
             raise ValueError(f"{self.family.name} cannot {what}")
 
     def _each(self, what: str, source: Any) -> np.ndarray:
-        self._has(what)
+        self.require(what)
         if isinstance(source, Dataset):
             data, items = source, source.items
         elif (
             isinstance(source, np.ndarray)
             and source.dtype == np.uint8
             and source.shape[1:] == self.spec.shape
-            and not self.spec.classes
+            and not getattr(self.model, "needs_label", False)
         ):
             batches = [{"x": torch.from_numpy(source[i : i + CHUNK])} for i in range(0, len(source), CHUNK)]
             return self._mapped(what, batches)

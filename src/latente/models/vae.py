@@ -214,6 +214,7 @@ class Model(nn.Module):
     def __init__(self, config: Config, spec: ImageSpec) -> None:
         super().__init__()
         self.config, self.spec = config, spec
+        self.needs_label = bool(spec.classes)
         context, size = len(spec.classes), config.latent_dim
         shape = (config.width, config.blocks, config.hidden)
         self.encoder = Encoder(spec, *shape, context, 2 * size)

@@ -1,0 +1,67 @@
+"""The README's recipes, run as written (the two make commands excepted: they are what runs this)."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sklearn.datasets import load_digits
+
+README = Path(__file__).parents[2] / "README.md"
+TEXT = README.read_text(encoding="utf-8")
+
+
+def recipe(title):
+    """The commands of the recipe that begins with `title`: its indented lines or its Python block."""
+    after = TEXT.split(f"**{title}", 1)[1]
+    block = re.search(r"((?:^    .+\n)+)|```python\n(.*?)```", after, re.M | re.S)
+    assert block is not None
+    if block[2]:
+        return [[sys.executable, "-c", block[2]]]
+    return [
+        [str(Path(sys.executable).parent / "latente"), *shlex.split(line, comments=True)[1:]]
+        for line in block[1].strip().split("\n")
+    ]
+
+
+def follow(title, folder):
+    for words in recipe(title):
+        ended = subprocess.run(
+            words, cwd=folder, capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": ""}
+        )
+        assert ended.returncode == 0, (words, ended.stderr)
+
+
+def test_a_folder_of_pictures(tmp_path):
+    from latente.data.images import write_images
+
+    digits = load_digits()
+    pictures = (digits.images[:, None] * 15.9).astype("uint8")
+    write_images(tmp_path / "my-pictures", pictures, digits.target, [str(n) for n in range(10)])
+    follow("A folder of pictures", tmp_path)
+    assert sum(1 for _ in (tmp_path / "made").rglob("*.png")) == 1000
+
+
+def test_fashion_mnist(tmp_path):
+    from latente.data.images import DataError
+    from latente.data.named import fashion_mnist
+
+    try:
+        fashion_mnist()
+    except DataError as error:
+        pytest.skip(str(error))
+    follow("Fashion-MNIST", tmp_path)
+    assert (tmp_path / "latent-space.png").stat().st_size > 10_000
+
+
+def test_python(tmp_path):
+    follow("Python", tmp_path)
+    assert (tmp_path / "digits-run" / "weights.safetensors").exists()
+
+
+def test_what_the_readme_names_exists():
+    for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
+        assert (README.parent / target).exists(), target
