@@ -14,7 +14,7 @@ from latente.config import Recipe, from_json
 if TYPE_CHECKING:
     from torch import nn
 
-STEPS_WORTH_A_SIZE = 2000  # the largest size that gets this many steps in the budget is chosen
+STEPS_WORTH_A_SIZE = 4000  # the largest size that gets this many steps in the budget is chosen
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
 
@@ -101,6 +101,8 @@ def choose(build: Callable[[str], tuple[nn.Module, Recipe]], sizes: tuple[str, .
         rates = {}
         for precision in precisions:
             recipe, rates[precision] = _fitting(model, recipe, precision, timed)
+            if size != sizes[0] and left() / rates[precision] < STEPS_WORTH_A_SIZE / 3:
+                break  # no other precision makes up for that; time spent on measuring is not spent on training
         # Half precision must earn its place: 5 % is more than a timing's noise.
         precision = min(rates, key=lambda name: rates[name] * (1.05 if name != "float32" else 1.0))
         chosen = Choice(size, precision, recipe, rates[precision])
