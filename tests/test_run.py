@@ -1,6 +1,7 @@
 """What a training promises around its loop: budgets, divergence, memory, warm starts, longer runs, a user's own model."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -261,6 +262,17 @@ def test_tensorboard_gets_every_record(tmp_path):
     found = EventAccumulator(str(run.path / "tensorboard")).Reload()
     assert {"main/total", "validation/bits_per_dim"} <= set(found.Tags()["scalars"])
     assert [event.step for event in found.Scalars("main/total")] == [1, 2, 3, 4]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on a CPU needs g++")
+def test_a_compiled_training_computes_the_same(tmp_path):
+    runs = [
+        latente.train("autoencoder", "digits", out=tmp_path / str(how), steps=4, compile=how, **QUICK)
+        for how in (False, True)
+    ]
+    eager, compiled = (weights(run.path) for run in runs)
+    assert runs[1].record["plan"]["compile"]
+    assert all(torch.allclose(t, compiled[n], atol=1e-4) for n, t in eager.items())
 
 
 def test_importing_is_quick_and_loads_no_torch():

@@ -82,7 +82,7 @@ class Block(nn.Module):
 
 
 class Generator(nn.Module):
-    """Noise (B,Z) and one-hot label (B,Y) -> images in about -1..1, (B,C,H,W)."""
+    """Noise (B,Z) and one-hot label (B,Y) -> images in -1..1, (B,C,H,W)."""
 
     def __init__(self, spec: ImageSpec, config: Config) -> None:
         super().__init__()
@@ -108,7 +108,9 @@ class Generator(nn.Module):
         )
         for blocks, up in zip(self.stages, self.ups):
             x = F.pixel_shuffle(up(F.leaky_relu(blocks(x), 0.2)), 2)
-        return x[:, :, : self.size[0], : self.size[1]].float()
+        # Real pixels are often exactly black or white; only an output that saturates can say so, else the discriminator
+        # lives off the difference.
+        return torch.tanh(x[:, :, : self.size[0], : self.size[1]].float())
 
 
 class Discriminator(nn.Module):
@@ -267,5 +269,5 @@ class Model(nn.Module):
             drawn = torch.randint(len(self.spec.classes), (n,), generator=generator)
             label = (drawn if condition is None else condition).to(device)
         x = self.generator(z, self._one_hot(label, n))
-        made = {"x": (x * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)}
+        made = {"x": (x * 127.5 + 127.5).round().to(torch.uint8)}
         return made if label is None else {**made, "label": label}
