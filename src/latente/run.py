@@ -20,7 +20,7 @@ from latente.config import SIZES, Recipe, from_json, merge
 from latente.data.audit import warnings as data_warnings
 from latente.data.dataset import DataOptions, Dataset
 from latente.data.images import DataError, contact_sheet
-from latente.data.sources import open_source
+from latente.data.sources import lasting, open_source
 from latente.rng import key, keyed
 from latente.spec import spec_from_json, spec_to_json
 from latente.training import budget as budgets
@@ -117,7 +117,7 @@ def train(
     record = {
         "format": 1, "model": family.name, "model_sha256": family.sha256, "config": asdict(net.config), "recipe": asdict(own),
         "size": chosen_size, "spec": spec_to_json(data.spec), "seed": seed, "plan": plan.to_json(), "budget": budget,
-        "data": {"source": str(source) if _is_name(source) else str(Path(source).resolve()) if isinstance(source, str | Path) else None,
+        "data": {"source": lasting(source),
                  "name": data.name, "fingerprint": data.fingerprint, "options": asdict(options),
                  "splits": {n: len(s) for n, s in data.splits.items()}},
         "device": str(fabric.device), "versions": _versions(),
@@ -470,12 +470,6 @@ def _free_name(model: str, data: str) -> Path:
 
 def _versions() -> dict[str, str]:
     return {"torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine()}
-
-
-def _is_name(source: Any) -> bool:
-    return isinstance(source, str) and (
-        source.startswith("hf:") or not Path(source).exists() or source in ("digits", "fashion-mnist")
-    )
 
 
 def _cores() -> set[int] | range:

@@ -36,6 +36,14 @@ def open_source(source: Any, options: DataOptions | None = None, progress: Progr
     return from_arrays(raw, options, tell) if isinstance(raw, Arrays) else from_encoded(raw, options, tell)
 
 
+def lasting(source: Any) -> str | None:
+    """What a run writes down to open its source again from any folder; None for arrays in memory."""
+    if not isinstance(source, str | Path):
+        return None
+    text = str(source)
+    return text if text in named.NAMES or text.startswith("hf:") else str(Path(text).expanduser().resolve())
+
+
 def _sniff(source: Any) -> Arrays | Encoded:
     if not isinstance(source, str | Path):
         return _in_memory(source)
