@@ -17,7 +17,7 @@ TEXT = README.read_text(encoding="utf-8")
 def recipe(title):
     """The commands of the recipe that begins with `title`: its indented lines or its Python block."""
     after = TEXT.split(f"**{title}", 1)[1]
-    block = re.search(r"((?:^    .+\n)+)|```python\n(.*?)```", after, re.M | re.S)
+    block = re.search(r"((?:^    [^\n]+\n)+)|```python\n(.*?)```", after, re.M | re.S)
     assert block is not None
     if block[2]:
         return [[sys.executable, "-c", block[2]]]
