@@ -52,14 +52,40 @@ class ImageSpec:
         return batch
 
 
-SPECS: dict[str, type[ImageSpec]] = {spec.kind: spec for spec in (ImageSpec,)}
+@dataclass(frozen=True)
+class TextSpec:
+    """A stream of tokens seen through windows. A batch is `{"tokens": int64 (B, context + 1)}`: every token but the last is an
+    input, every token but the first a target."""
+
+    kind: ClassVar[str] = "text"
+    vocabulary: int
+    """V, how many different tokens there are; ids go from 0 to V - 1"""
+    context: int
+    """T, tokens a model sees at once"""
+    start: int = 0
+    """the token that stands before a text begun from nothing"""
+
+    def example(self, n: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """`n` made-up windows: each counts upwards from a random token in steps of 1 or 2, with one token in twenty replaced."""
+        import torch
+
+        first = torch.randint(self.vocabulary, (n, 1), generator=generator)
+        pace = torch.randint(1, 3, (n, 1), generator=generator)
+        tokens = (first + pace * torch.arange(self.context + 1)) % self.vocabulary
+        noise = torch.randint(self.vocabulary, tokens.shape, generator=generator)
+        replaced = torch.rand(tokens.shape, generator=generator) < 0.05
+        return {"tokens": torch.where(replaced, noise, tokens)}
 
 
-def spec_to_json(spec: ImageSpec) -> dict[str, Any]:
+Spec = ImageSpec | TextSpec
+SPECS: dict[str, type[Spec]] = {spec.kind: spec for spec in (ImageSpec, TextSpec)}
+
+
+def spec_to_json(spec: Spec) -> dict[str, Any]:
     return {"kind": spec.kind, **asdict(spec)}
 
 
-def spec_from_json(record: dict[str, Any]) -> ImageSpec:
+def spec_from_json(record: dict[str, Any]) -> Spec:
     """The inverse of `spec_to_json`. Raises ValueError for a kind or a field it does not know."""
     fields = dict(record)
     kind = fields.pop("kind", None)
