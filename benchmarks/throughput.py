@@ -14,7 +14,7 @@ import time
 import torch
 
 from latente import registry
-from latente.data.dataset import DataOptions
+from latente.data.dataset import ImageOptions
 from latente.data.sources import open_source
 from latente.rng import keyed
 from latente.training import budget, engine
@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--size", default="tiny")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    data = open_source("fashion-mnist", DataOptions())
+    data = open_source("fashion-mnist", ImageOptions())
     print(f"{'family':<14}{'plain loop':>14}{'latente':>14}   items/s, {given.threads} threads, size {given.size}")
     for name in registry.names():
         family = registry.load(name)

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from latente.data.audit import describe, warnings
-from latente.data.dataset import DataOptions
+from latente.data.dataset import ImageOptions
 from latente.data.decoding import content_hashes
-from latente.data.images import DataError, contact_sheet, picture, pixels, write_images
+from latente.data.errors import DataError
+from latente.data.images import contact_sheet, picture, pixels, write_images
 from latente.data.sources import open_source
 from latente.rng import keyed
 from latente.spec import ImageSpec
@@ -50,7 +51,7 @@ def test_sub_folders_are_classes_and_nested_ones_belong_to_them(tmp_path):
     folder_of(tmp_path / "set", images(), classes=("cat/a", "cat/b", "dog"))
     data = open_source(tmp_path / "set")
     assert data.spec.classes == ("cat", "dog")
-    assert open_source(tmp_path / "set", DataOptions(labels=False)).spec.classes == ()
+    assert open_source(tmp_path / "set", ImageOptions(labels=False)).spec.classes == ()
 
 
 def test_a_test_folder_is_the_test_split(tmp_path):
@@ -171,7 +172,7 @@ def test_mixed_sizes_get_one_and_options_choose_another(tmp_path):
     for n in range(12):
         picture(images(1, 20 + n, seed=n)[0]).save(tmp_path / f"{n}.png")
     assert open_source(tmp_path).spec.shape == (1, 64, 64)
-    assert open_source(tmp_path, DataOptions("16x24", "rgb")).spec.shape == (3, 16, 24)
+    assert open_source(tmp_path, ImageOptions("16x24", "rgb")).spec.shape == (3, 16, 24)
 
 
 # ---- splits and cache ----------------------------------------------------------------------------------------------
@@ -253,13 +254,13 @@ def test_unreadable_files_are_skipped_listed_and_bounded(tmp_path):
     listed = [value for what, value in describe(data) if what == "unreadable"]
     assert len(listed) == 4 and "text.png: not an image" in listed
     with pytest.raises(DataError, match="--max-bad"):
-        open_source(folder, DataOptions(max_bad=0.01))
+        open_source(folder, ImageOptions(max_bad=0.01))
 
 
 def test_a_very_wide_picture_is_read(tmp_path):
     folder = folder_of(tmp_path / "set", images(20))
     Image.new("L", (30_000, 10), 77).save(folder / "wide.png")
-    data = open_source(folder, DataOptions("16"))
+    data = open_source(folder, ImageOptions("16"))
     assert len(data.items) == 21 and (data.images[data.keys.index("wide.png")] == 77).all()
 
 
@@ -291,7 +292,7 @@ def test_bad_sources_get_one_clear_line(tmp_path, make, says):
 def test_bad_sizes_get_one_clear_line():
     for size in ("big", "0", "4", "1000", "8x", "-8", "8x8x8"):
         with pytest.raises(DataError, match="--image-size"):
-            open_source("digits", DataOptions(size))
+            open_source("digits", ImageOptions(size))
 
 
 def test_pickles_are_never_opened(tmp_path):

@@ -205,10 +205,10 @@ def _train(words: list[str], started: float) -> int:
         return 0 if not wanted else 2
     name, rest = words[0], words[1:]
     from latente.config import Recipe
-    from latente.data.dataset import DataOptions
+    from latente.data.dataset import ImageOptions
 
     family = registry.load(name)
-    settings = [kind for kind in (family.Config, Recipe, DataOptions)]
+    settings = [kind for kind in (family.Config, Recipe, ImageOptions)]
     given = vars(_parsed(_flags(_Train, *settings), rest, f"latente train {name}"))
     from latente import run
     from latente.training.stopping import Diverged, Interrupted
@@ -335,7 +335,6 @@ def _data(words: list[str], started: float) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from latente.data.audit import describe
     from latente.data.images import contact_sheet
     from latente.data.sources import open_source
 
@@ -344,7 +343,7 @@ def _data(words: list[str], started: float) -> int:
     )
     data = open_source(given.source, options)
     table = Table(show_header=False, box=None, padding=(0, 2))
-    for what, value in describe(data):
+    for what, value in data.describe():
         table.add_row(what, value)
     Console().print(table)
     sheet = given.sheet or Path(f"{data.name}-sheet.png")
@@ -355,9 +354,9 @@ def _data(words: list[str], started: float) -> int:
 
 
 def _options() -> Any:
-    from latente.data.dataset import DataOptions
+    from latente.data.dataset import ImageOptions
 
-    return DataOptions
+    return ImageOptions
 
 
 def _demo(words: list[str], started: float) -> int:

@@ -17,9 +17,9 @@ import torch
 from latente import checkpoint, registry
 from latente.checkpoint import RunError
 from latente.config import SIZES, Recipe, from_json, merge
-from latente.data.audit import warnings as data_warnings
-from latente.data.dataset import DataOptions, Dataset
-from latente.data.images import DataError, contact_sheet
+from latente.data.dataset import Dataset, ImageOptions
+from latente.data.errors import DataError
+from latente.data.images import contact_sheet
 from latente.data.sources import lasting, open_source
 from latente.rng import key, keyed
 from latente.spec import spec_from_json, spec_to_json
@@ -54,7 +54,7 @@ def train(
 ) -> Run:
     """Trains `model` on `source` within `budget` ("5m" when no limit is given), or for `steps` or `epochs`.
 
-    `settings` are fields of the model's Config, of Recipe and of DataOptions. Raises ValueError (DataError, RunError), one
+    `settings` are fields of the model's Config, of Recipe and of ImageOptions. Raises ValueError (DataError, RunError), one
     clear line, for bad input; Interrupted after a signal, the run being saved; Diverged when the numbers blew up twice.
     """
     started = time.monotonic() if started is None else started
@@ -87,7 +87,7 @@ def train(
         data = open_source(source, options, None if quiet else _decoding())
     if not isinstance(data.spec, family.Model.accepts):
         raise ValueError(f"{family.name} does not take {data.spec.kind}s")
-    for line in data_warnings(data):
+    for line in data.warnings():
         say(f"note: {line}")
     threads = threads or int(os.environ.get("OMP_NUM_THREADS") or len(_cores()))
     torch.set_num_threads(threads)
@@ -149,7 +149,7 @@ def resume(
         raise ValueError(
             f"{path} was trained on arrays in memory; give the same ones: latente.resume(path, source=...)"
         )
-    data = open_source(source, from_json(DataOptions, record["data"]["options"]), None if quiet else _decoding())
+    data = open_source(source, from_json(ImageOptions, record["data"]["options"]), None if quiet else _decoding())
     if data.fingerprint != record["data"]["fingerprint"]:
         raise DataError(f"{source} has changed since {path} was trained on it; restore it, or train anew")
     plan = budgets.Plan.from_json(record["plan"])
@@ -237,12 +237,12 @@ class Run:
         """The source this run was trained on."""
         if self.record["data"]["source"] is None:
             raise ValueError(f"{self.path} was trained on arrays in memory")
-        return open_source(self.record["data"]["source"], from_json(DataOptions, self.record["data"]["options"]))
+        return open_source(self.record["data"]["source"], from_json(ImageOptions, self.record["data"]["options"]))
 
     def open(self, source: Any) -> Dataset:
         """`source` read at this run's size and colours. Raises ValueError when a model that needs labels meets other classes."""
         color = "grey" if self.spec.channels == 1 else "rgb"
-        data = open_source(source, DataOptions(f"{self.spec.height}x{self.spec.width}", color))
+        data = open_source(source, ImageOptions(f"{self.spec.height}x{self.spec.width}", color))
         if getattr(self.model, "needs_label", False) and data.spec.classes != self.spec.classes:
             raise ValueError(
                 f"this run is conditional on the classes {', '.join(self.spec.classes)}; {data.name} has others"
@@ -425,15 +425,15 @@ def _extension(
 
 def _sort_settings(
     family: registry.Family, settings: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any], DataOptions]:
+) -> tuple[dict[str, Any], dict[str, Any], ImageOptions]:
     """Settings by whom they belong to. Raises ValueError naming an unknown one."""
-    owners = {kind: {f.name for f in fields(kind)} for kind in (family.Config, Recipe, DataOptions)}
+    owners = {kind: {f.name for f in fields(kind)} for kind in (family.Config, Recipe, ImageOptions)}
     unknown = [name for name in settings if not any(name in known for known in owners.values())]
     if unknown:
         known = sorted(set().union(*owners.values()))
         raise ValueError(f"{family.name} has no setting {', '.join(unknown)}; there are {', '.join(known)}")
     config, recipe, data = ({n: v for n, v in settings.items() if n in known} for known in owners.values())
-    return config, recipe, merge(DataOptions(), data)
+    return config, recipe, merge(ImageOptions(), data)
 
 
 def _model(family: registry.Family, config: Any, spec: Any, seed: int) -> Any:

@@ -10,7 +10,7 @@ import latente
 from latente import registry
 from latente.cli import _flags, _Train
 from latente.config import Recipe
-from latente.data.dataset import DataOptions
+from latente.data.dataset import ImageOptions
 from latente.rng import keyed
 from latente.spec import ImageSpec
 from latente.training import budget, engine
@@ -91,7 +91,7 @@ def test_a_batch_is_the_mean_of_its_items(name):
 
 
 def test_no_config_field_has_the_name_of_a_training_or_data_flag(name):
-    _flags(_Train, registry.load(name).Config, Recipe, DataOptions)
+    _flags(_Train, registry.load(name).Config, Recipe, ImageOptions)
 
 
 def test_sizes_grow(name):

@@ -46,7 +46,7 @@ def test_a_folder_of_pictures(tmp_path):
 
 
 def test_fashion_mnist(tmp_path):
-    from latente.data.images import DataError
+    from latente.data.errors import DataError
     from latente.data.named import fashion_mnist
 
     try:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from latente.data.audit import Audit
-from latente.data.images import DataError
+from latente.data.audit import Audit, describe, warnings
+from latente.data.errors import DataError
+from latente.rng import permutation
 from latente.spec import ImageSpec
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ SMALLEST, LARGEST = 8, 128
 
 
 @dataclass(frozen=True)
-class DataOptions:
-    """How a source is read."""
+class ImageOptions:
+    """How a source of images is read."""
 
     image_size: str | None = None
     """64 or 48x64 (height x width): crop the centre and resize; unset: as they are if all alike and at most 128, else 64"""
@@ -67,6 +68,19 @@ class Dataset:
         if self.labels is not None:
             batch["label"] = torch.from_numpy(self.labels[indices])
         return batch
+
+    def order(self, seed: int, epoch: int) -> np.ndarray:
+        """Indices of the training items in the order of one epoch, (N,) int64: a shuffle keyed by seed and epoch."""
+        items = self.splits["train"]
+        return items[permutation(len(items), seed, "epoch", epoch).numpy()]
+
+    def warnings(self) -> list[str]:
+        """What the user should know before training, a line each."""
+        return warnings(self)
+
+    def describe(self) -> list[tuple[str, str]]:
+        """(what, value) rows, for people."""
+        return describe(self)
 
     def names(self, indices: np.ndarray) -> list[str]:
         """What to call these images when they are written again: their relative path without suffix, or their number."""

@@ -8,11 +8,8 @@ A cache entry is found again by what identifies the source without reading it: p
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,10 +20,11 @@ from typing import Any
 import numpy as np
 
 from latente.data.audit import Audit
-from latente.data.dataset import LARGEST, SMALLEST, DataOptions, Dataset, enough, make_dataset, wanted_size
-from latente.data.images import GREY_MODES, DataError, grey_palette, opened, pixels
+from latente.data.cache import Progress, cache_folder, digest, entry
+from latente.data.dataset import LARGEST, SMALLEST, Dataset, ImageOptions, enough, make_dataset, wanted_size
+from latente.data.errors import DataError
+from latente.data.images import GREY_MODES, grey_palette, opened, pixels
 
-Progress = Callable[[str, int, int], None]
 _FORMAT = 1
 
 
@@ -56,7 +54,7 @@ class Encoded:
     stamp: str | None = None
 
 
-def from_arrays(raw: Arrays, options: DataOptions, tell: Progress) -> Dataset:
+def from_arrays(raw: Arrays, options: ImageOptions, tell: Progress) -> Dataset:
     x = _channels_first(raw.x, raw.name)
     count, channels, height, width = x.shape
     enough(count, raw.name)
@@ -152,7 +150,7 @@ def _mix(v: np.ndarray) -> np.ndarray:
 
 
 def _cached_hashes(x: np.ndarray, stamp: str | None, tell: Progress) -> np.ndarray:
-    file = None if stamp is None else _cache() / f"hashes-{_digest(stamp, x.shape, _FORMAT)}.npy"
+    file = None if stamp is None else cache_folder() / f"hashes-{digest(stamp, x.shape, _FORMAT)}.npy"
     if file is not None and file.exists():
         try:
             found = np.load(file)
@@ -172,9 +170,9 @@ def _cached_hashes(x: np.ndarray, stamp: str | None, tell: Progress) -> np.ndarr
     return hashes
 
 
-def from_encoded(raw: Encoded, options: DataOptions, tell: Progress) -> Dataset:
+def from_encoded(raw: Encoded, options: ImageOptions, tell: Progress) -> Dataset:
     enough(len(raw.keys), raw.name)
-    folder = _cache() / f"images-{_digest(raw.stamp or os.urandom(8).hex(), options, _FORMAT)}"
+    folder = cache_folder() / f"images-{digest(raw.stamp or os.urandom(8).hex(), options, _FORMAT)}"
     ready = _read_cache(folder) or _decode(raw, options, folder, tell)
     record, images, hashes = ready
     audit = Audit(found=len(raw.keys), skipped=[(k, r) for k, r in record["skipped"]], sizes=record["sizes"])
@@ -201,10 +199,29 @@ def _read_cache(folder: Path) -> tuple[dict[str, Any], np.ndarray, np.ndarray] |
 
 
 def _decode(
-    raw: Encoded, options: DataOptions, folder: Path, tell: Progress
+    raw: Encoded, options: ImageOptions, folder: Path, tell: Progress
 ) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
-    count = len(raw.keys)
     skipped: dict[int, str] = {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        sizes, channels, size = _headers(raw, options, skipped, pool)
+        with entry(folder, lambda: _read_cache(folder) is not None) as draft:
+            _pixels(raw, draft, (len(raw.keys), channels, *size), skipped, pool, tell)
+            _bearable(raw, skipped, options)
+            record = {
+                "shape": [len(raw.keys), channels, *size], "sizes": sizes,
+                "skipped": [(raw.keys[i], reason) for i, reason in sorted(skipped.items())],
+                "items": [i for i in range(len(raw.keys)) if i not in skipped],
+            }  # fmt: skip
+            (draft / "record.json").write_text(json.dumps(record), encoding="utf-8")
+    ready = _read_cache(folder)
+    assert ready is not None
+    return ready
+
+
+def _headers(
+    raw: Encoded, options: ImageOptions, skipped: dict[int, str], pool: ThreadPoolExecutor
+) -> tuple[dict[str, int], int, tuple[int, int]]:
+    """How often each size occurs, and the channels and (height, width) all pictures get. Unreadable ones go to `skipped`."""
     sizes: Counter[str] = Counter()
     shapes: set[tuple[int, int]] = set()
     grey = True
@@ -223,65 +240,48 @@ def _decode(
         except Exception as error:  # metadata of a mangled file: whatever the plugin raises, the file is unreadable
             return f"damaged: {type(error).__name__}"
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for i, found in enumerate(pool.map(header, range(count))):
-            if isinstance(found, str):
-                skipped[i] = found
-                continue
-            (width, height), mode = found
-            sizes[f"{width}x{height}"] += 1
-            shapes.add((height, width))
-            grey = grey and mode in GREY_MODES
-        _bearable(raw, skipped, options)
-        size = wanted_size(options.image_size)
-        if size is None:
-            alike = len(shapes) == 1 and SMALLEST <= min(*next(iter(shapes))) <= max(*next(iter(shapes))) <= LARGEST
-            size = next(iter(shapes)) if alike else (64, 64)
-        channels = {"auto": 1 if grey else 3, "grey": 1, "rgb": 3}[options.color]
+    for i, found in enumerate(pool.map(header, range(len(raw.keys)))):
+        if isinstance(found, str):
+            skipped[i] = found
+            continue
+        (width, height), mode = found
+        sizes[f"{width}x{height}"] += 1
+        shapes.add((height, width))
+        grey = grey and mode in GREY_MODES
+    _bearable(raw, skipped, options)
+    size = wanted_size(options.image_size)
+    if size is None:
+        alike = len(shapes) == 1 and SMALLEST <= min(*next(iter(shapes))) <= max(*next(iter(shapes))) <= LARGEST
+        size = next(iter(shapes)) if alike else (64, 64)
+    return dict(sizes), {"auto": 1 if grey else 3, "grey": 1, "rgb": 3}[options.color], size
+
+
+def _pixels(
+    raw: Encoded, draft: Path, shape: tuple[int, int, int, int], skipped: dict[int, str], pool: ThreadPoolExecutor,
+    tell: Progress,
+) -> None:  # fmt: skip
+    """Decodes every picture that is not skipped into `draft`, with its hash; what turns out unreadable goes to `skipped`."""
+    images = np.lib.format.open_memmap(draft / "images.npy", "w+", np.uint8, shape)
+
+    def one(i: int) -> str | None:
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            draft = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder.parent))
-            try:
-                shape = (count, channels, *size)
-                images = np.lib.format.open_memmap(draft / "images.npy", "w+", np.uint8, shape)
+            images[i] = pixels(raw.read(i), *shape[1:])
+        except DataError as error:
+            return str(error)
+        return None
 
-                def one(i: int) -> str | None:
-                    try:
-                        images[i] = pixels(raw.read(i), channels, *size)
-                    except DataError as error:
-                        return str(error)
-                    return None
-
-                good = [i for i in range(count) if i not in skipped]
-                for done, (i, reason) in enumerate(zip(good, pool.map(one, good)), 1):
-                    if reason:
-                        skipped[i] = reason
-                    if done % 50 == 0 or done == len(good):
-                        tell("decoding", done, len(good))
-                _bearable(raw, skipped, options)
-                hashes = np.concatenate([content_hashes(images[i : i + 4096]) for i in range(0, count, 4096)])
-                images.flush()
-                record = {
-                    "shape": list(shape), "sizes": dict(sizes), "skipped": [(raw.keys[i], r) for i, r in sorted(skipped.items())],
-                    "items": [i for i in range(count) if i not in skipped],
-                }  # fmt: skip
-                np.save(draft / "hashes.npy", hashes)
-                (draft / "record.json").write_text(json.dumps(record), encoding="utf-8")
-                shutil.rmtree(folder, ignore_errors=True)  # a damaged cache of the same source
-                draft.rename(folder)
-            finally:
-                shutil.rmtree(draft, ignore_errors=True)
-        except OSError as error:
-            if _read_cache(folder) is None:  # else: another process finished the same source first
-                raise DataError(
-                    f"cannot write the cache {folder.parent}: {error.strerror}; set LATENTE_CACHE to another folder"
-                ) from None
-    ready = _read_cache(folder)
-    assert ready is not None
-    return ready
+    good = [i for i in range(shape[0]) if i not in skipped]
+    for done, (i, reason) in enumerate(zip(good, pool.map(one, good)), 1):
+        if reason:
+            skipped[i] = reason
+        if done % 50 == 0 or done == len(good):
+            tell("decoding", done, len(good))
+    hashes = np.concatenate([content_hashes(images[i : i + 4096]) for i in range(0, shape[0], 4096)])
+    images.flush()
+    np.save(draft / "hashes.npy", hashes)
 
 
-def _bearable(raw: Encoded, skipped: dict[int, str], options: DataOptions) -> None:
+def _bearable(raw: Encoded, skipped: dict[int, str], options: ImageOptions) -> None:
     """Raises DataError when more than the allowed share cannot be read."""
     if len(skipped) > options.max_bad * len(raw.keys):
         shown = "; ".join(f"{raw.keys[i]}: {reason}" for i, reason in sorted(skipped.items())[:3])
@@ -289,21 +289,3 @@ def _bearable(raw: Encoded, skipped: dict[int, str], options: DataOptions) -> No
             f"{len(skipped)} of {len(raw.keys)} images in {raw.name} cannot be read ({shown}); mend or remove them, or raise --max-bad"
         )
     enough(len(raw.keys) - len(skipped), raw.name)
-
-
-def _cache() -> Path:
-    """Where decoded sources are kept: $LATENTE_CACHE, or latente in the user's cache folder; made if missing."""
-    place = (
-        os.environ.get("LATENTE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "latente"
-    )
-    try:
-        Path(place).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"cannot make the cache {place}: {error.strerror}; set LATENTE_CACHE to another folder"
-        ) from None
-    return Path(place)
-
-
-def _digest(*parts: Any) -> str:
-    return hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()

@@ -16,16 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from latente.data.errors import DataError
+
 if TYPE_CHECKING:
     from PIL import Image
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F"})
 OUTPUTS = "a folder, .npy, .npz or .parquet"
-
-
-class DataError(ValueError):
-    """The user's data cannot be used; the message names the file or flag and what to do."""
 
 
 def opened(content: bytes | Path) -> Image.Image:

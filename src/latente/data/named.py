@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from latente.data.images import DataError
+from latente.data.errors import DataError
 
 NAMES = ("digits", "fashion-mnist")
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")
