@@ -12,13 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from latente.data.audit import describe, warnings
 from latente.data.dataset import ImageOptions
 from latente.data.decoding import content_hashes
 from latente.data.errors import DataError
 from latente.data.images import contact_sheet, picture, pixels, write_images
 from latente.data.sources import open_source
-from latente.rng import keyed
+from latente.rng import keyed, permutation
 from latente.spec import ImageSpec
 
 
@@ -251,7 +250,7 @@ def test_unreadable_files_are_skipped_listed_and_bounded(tmp_path):
     assert len(data.items) == 100
     assert {name for name, _ in data.audit.skipped} == {"text.png", "cut.jpg", "bomb.png", "empty.png"}
     assert all("\n" not in reason for _, reason in data.audit.skipped)
-    listed = [value for what, value in describe(data) if what == "unreadable"]
+    listed = [value for what, value in data.describe() if what == "unreadable"]
     assert len(listed) == 4 and "text.png: not an image" in listed
     with pytest.raises(DataError, match="--max-bad"):
         open_source(folder, ImageOptions(max_bad=0.01))
@@ -270,7 +269,6 @@ def test_a_very_wide_picture_is_read(tmp_path):
         (lambda p: p / "missing", "no file, folder or named source"),
         (lambda p: p, "no images in"),
         (lambda p: folder_of(p, images(1)), "holds 1 image: too few"),
-        (lambda p: p.joinpath("x.txt").write_text("hello") and p / "x.txt", "not a kind of data"),
         (lambda p: folder_of(p, images(1)) / "000.png", "is one image; point at a folder"),
         (lambda p: np.zeros((20, 8)), "has shape"),
         (lambda p: np.full((20, 8, 8), np.nan), "NaN"),
@@ -289,6 +287,21 @@ def test_bad_sources_get_one_clear_line(tmp_path, make, says):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("source, says", [("x.txt", "not a source of images"), ("shakespeare", "is text, not images")])
+def test_what_is_no_image_is_refused_where_images_are_wanted(tmp_path, monkeypatch, source, says):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.txt").write_text("hello")
+    with pytest.raises(DataError, match=says):
+        open_source(source, ImageOptions())
+
+
+def test_each_epoch_is_another_shuffle_of_the_training_split():
+    data = open_source("digits")
+    first, second = data.order(0, 0), data.order(0, 1)
+    assert sorted(first) == sorted(second) == sorted(data.splits["train"]) and (first != second).any()
+    assert (first == data.splits["train"][permutation(len(first), 0, "epoch", 0).numpy()]).all()
+
+
 def test_bad_sizes_get_one_clear_line():
     for size in ("big", "0", "4", "1000", "8x", "-8", "8x8x8"):
         with pytest.raises(DataError, match="--image-size"):
@@ -303,11 +316,11 @@ def test_pickles_are_never_opened(tmp_path):
 
 def test_too_little_data_is_said():
     few = open_source(images(30))
-    assert any("only" in line and "training images" in line for line in warnings(few))
+    assert any("only" in line and "training images" in line for line in few.warnings())
     twice = open_source((np.concatenate([images(30)] * 2), np.repeat([0, 1], 30)))
-    lines = " ".join(warnings(twice))
+    lines = " ".join(twice.warnings())
     assert "more than one label" in lines and "exact duplicates" in lines
-    assert not warnings(open_source("digits"))
+    assert not open_source("digits").warnings()
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -191,7 +191,7 @@ class _Data:
     source: Annotated[str, "positional"]
     """what `latente train` takes"""
     sheet: Path | None = None
-    """where the contact sheet goes (default: SOURCE-sheet.png in the current folder)"""
+    """where the contact sheet of images goes (default: SOURCE-sheet.png in the current folder)"""
 
 
 def _train(words: list[str], started: float) -> int:
@@ -331,32 +331,37 @@ def _explore(words: list[str], started: float) -> int:
 
 
 def _data(words: list[str], started: float) -> int:
-    given = _parsed(_flags(_Data, _options()), words, "latente data")
+    from latente.data.sources import OPTIONS, kind, open_source
+
+    given = _parsed(_flags(_Data, *OPTIONS.values()), words, "latente data")
+    of = kind(given.source)
+    for name, owner in OPTIONS.items():
+        for f in fields(owner):
+            if name != of and getattr(given, f.name) != f.default:
+                raise ValueError(f"--{f.name.replace('_', '-')} is for {name} sources; {given.source} is {of}")
+    data = open_source(given.source, OPTIONS[of](**{f.name: getattr(given, f.name) for f in fields(OPTIONS[of])}))
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    from latente.data.images import contact_sheet
-    from latente.data.sources import open_source
-
-    options = _options()(
-        **{f.name: getattr(given, f.name) for f in fields(_options()) if getattr(given, f.name) is not None}
-    )
-    data = open_source(given.source, options)
     table = Table(show_header=False, box=None, padding=(0, 2))
+    table.add_column()
+    table.add_column(overflow="fold")
     for what, value in data.describe():
-        table.add_row(what, value)
+        table.add_row(what, escape(value))
     Console().print(table)
-    sheet = given.sheet or Path(f"{data.name}-sheet.png")
-    shown = data.splits["train"][:: max(1, len(data.splits["train"]) // 96)][:96]
-    contact_sheet([(f"{data.name}: {len(data.items):,} images", data.images[shown])], sheet)
-    print(f"a contact sheet is in {sheet}")
+    if of == "image":
+        print(f"a contact sheet is in {_sheet(data, given.sheet)}")
     return 0
 
 
-def _options() -> Any:
-    from latente.data.dataset import ImageOptions
+def _sheet(data: Any, sheet: Path | None) -> Path:
+    from latente.data.images import contact_sheet
 
-    return ImageOptions
+    sheet = sheet or Path(f"{data.name}-sheet.png")
+    shown = data.splits["train"][:: max(1, len(data.splits["train"]) // 96)][:96]
+    contact_sheet([(f"{data.name}: {len(data.items):,} images", data.images[shown])], sheet)
+    return sheet
 
 
 def _demo(words: list[str], started: float) -> int:

@@ -40,12 +40,6 @@ def digest(*parts: Any) -> str:
     return hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
 
 
-def stamp(path: Path) -> str:
-    """What identifies the content of a file without reading it."""
-    status = path.stat()
-    return f"{path.resolve()}:{status.st_size}:{status.st_mtime_ns}"
-
-
 @contextmanager
 def entry(folder: Path, ready: Callable[[], bool]) -> Iterator[Path]:
     """A new folder to write into, which becomes the cache entry `folder` when the block ends; removed after any error.

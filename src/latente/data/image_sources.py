@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import struct
 import zlib
 from pathlib import Path
@@ -16,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from latente.data import named
-from latente.data.cache import Progress, stamp
+from latente.data import hub, named
+from latente.data.cache import Progress
 from latente.data.dataset import FEWEST, Dataset, ImageOptions, wanted_size
 from latente.data.decoding import Arrays, Encoded, from_arrays, from_encoded
 from latente.data.errors import DataError, first_line
+from latente.data.files import below, located, readable, stamp, stamps
 from latente.data.images import SUFFIXES
 
 
@@ -43,19 +43,15 @@ def _sniff(source: Any) -> Arrays | Encoded:
         return Arrays("digits", x, y, classes)
     if text == "fashion-mnist":
         return _idx_folder(named.fashion_mnist(), "fashion-mnist", named.FASHION_CLASSES)
-    if text.startswith("hf:"):
-        return _hub(text.removeprefix("hf:"))
-    path = Path(text).expanduser()
-    try:
-        if not path.exists():
-            raise DataError(f"no file, folder or named source called {text!r}; names: {', '.join(named.NAMES)}")
+    if text.startswith(hub.PREFIX):
+        return _hub(text.removeprefix(hub.PREFIX))
+    path = located(source)
+    with readable(path):
         if path.is_dir():
             if any(path.glob("train-images*-ubyte*")):
                 return _idx_folder(path, path.name, ())
             return _folder(path)
         return _file(path)
-    except PermissionError as error:
-        raise DataError(f"not allowed to read {error.filename}") from None
 
 
 def _file(path: Path) -> Arrays | Encoded:
@@ -70,9 +66,7 @@ def _file(path: Path) -> Arrays | Encoded:
         return Arrays(path.name.split(".")[0], _idx(path), stamp=stamp(path))
     if suffix in SUFFIXES:
         raise DataError(f"{path} is one image; point at a folder of at least {FEWEST}")
-    raise DataError(
-        f"{path} is not a kind of data latente reads: a folder of images, .npy, .npz, IDX (.gz too) or .parquet"
-    )
+    raise DataError(f"{path} is not a source of images: a folder of them, .npy, .npz, IDX (.gz too) or .parquet")
 
 
 def _in_memory(source: Any) -> Arrays:
@@ -140,13 +134,7 @@ def _idx_folder(folder: Path, name: str, classes: tuple[str, ...]) -> Arrays:
 
 
 def _folder(folder: Path) -> Encoded:
-    found: list[tuple[str, Path]] = []
-    for place, subfolders, files in os.walk(folder, followlinks=False):
-        subfolders[:] = sorted(d for d in subfolders if not d.startswith("."))
-        for file in sorted(files):
-            if not file.startswith(".") and Path(file).suffix.lower() in SUFFIXES:
-                path = Path(place) / file
-                found.append((path.relative_to(folder).as_posix(), path))
+    found = below(folder, SUFFIXES)
     if not found:
         raise DataError(f"no images in {folder} (png, jpg, webp, gif, bmp, tiff; sub-folders are searched)")
     parts = [key.split("/") for key, _ in found]
@@ -155,13 +143,6 @@ def _folder(folder: Path) -> Encoded:
     official = "test" in tops and tops <= split_names and all(len(p) > 1 for p in parts)
     level = 1 if official else 0
     labelled = all(len(p) > level + 1 for p in parts) and len({p[level] for p in parts}) > 1
-    listing = []
-    for key, path in found:
-        try:
-            status = path.stat()
-            listing.append((key, status.st_size, status.st_mtime_ns))
-        except OSError:
-            listing.append((key, -1, -1))
     paths = [path for _, path in found]
     return Encoded(
         name=folder.resolve().name or "images",
@@ -169,7 +150,7 @@ def _folder(folder: Path) -> Encoded:
         read=paths.__getitem__,
         labels=[p[level] for p in parts] if labelled else None,
         test=[official and p[0] == "test" for p in parts],
-        stamp=json.dumps([str(folder.resolve()), listing]),
+        stamp=stamps(folder, found),
     )
 
 
@@ -181,14 +162,7 @@ def _parquet(path: Path) -> Encoded:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as Parquet: {first_line(error)}") from None
-    image = next(
-        (
-            n
-            for n in ("image", "img", *table.column_names)
-            if n in table.column_names and _holds_bytes(table.schema.field(n).type)
-        ),
-        None,
-    )
+    image = bytes_column(table.schema)
     if image is None:
         raise DataError(f"{path} has no column of image bytes; it has {', '.join(table.column_names)}")
     column = table.column(image)
@@ -206,6 +180,12 @@ def _parquet(path: Path) -> Encoded:
     )
 
 
+def bytes_column(schema: Any) -> str | None:
+    """The column of a Parquet schema that holds encoded pictures, if one does."""
+    names = [n for n in ("image", "img", *schema.names) if n in schema.names]
+    return next((n for n in names if _holds_bytes(schema.field(n).type)), None)
+
+
 def _holds_bytes(kind: Any) -> bool:
     import pyarrow as pa
 
@@ -220,20 +200,14 @@ def _word(label: Any) -> str:
 
 
 def _hub(name: str) -> Encoded:
-    try:
-        import datasets
-    except ImportError:
-        raise DataError("hf: sources need the datasets library: pip install 'latente[hub]'") from None
-    try:
-        loaded: Any = datasets.load_from_disk(name) if Path(name).exists() else datasets.load_dataset(name)
-    except Exception as error:  # the library raises its own and its transports' errors alike
-        raise DataError(f"hf:{name} cannot be loaded: {first_line(error)}") from None
-    parts = dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
-    first = next(iter(parts.values()))
-    image = next((n for n, kind in first.features.items() if isinstance(kind, datasets.Image)), None)
+    parts = hub.parts_of(name)
+    image = hub.image_column(parts)
+    features = next(iter(parts.values())).features
     if image is None:
-        raise DataError(f"hf:{name} has no image column; it has {', '.join(first.features)}")
-    label = next((n for n, kind in first.features.items() if isinstance(kind, datasets.ClassLabel)), None)
+        raise DataError(f"hf:{name} has no image column; it has {', '.join(features)}")
+    import datasets
+
+    label = next((n for n, kind in features.items() if isinstance(kind, datasets.ClassLabel)), None)
     rows, labels, test = [], [], []
     for split, part in parts.items():
         part = part.cast_column(image, datasets.Image(decode=False))

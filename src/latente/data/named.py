@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import numpy as np
 
 from latente.data.errors import DataError
 
-NAMES = ("digits", "fashion-mnist")
+NAMES = {"image": ("digits", "fashion-mnist"), "text": ("shakespeare", "pydoc")}
+_SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+_SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 FASHION_CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot")
 
@@ -25,13 +28,35 @@ def digits() -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
 
 def fashion_mnist() -> Path:
     """The folder that holds Fashion-MNIST's four IDX files. Raises DataError saying how to get them."""
-    places = [_DEBIAN]
-    if os.environ.get("LATENTE_DATA"):
-        places.insert(0, Path(os.environ["LATENTE_DATA"]) / "fashion-mnist")
-    for place in places:
+    for place in (*_places("fashion-mnist"), _DEBIAN):
         if (place / "train-images-idx3-ubyte.gz").exists() or (place / "train-images-idx3-ubyte").exists():
             return place
     raise DataError(
         "fashion-mnist is not on this machine: apt-get install dataset-fashion-mnist, "
         "or put its four IDX files in the folder fashion-mnist of $LATENTE_DATA"
     )
+
+
+def shakespeare() -> Path:
+    """The file of Tiny Shakespeare (1,115,394 characters), checked. Raises DataError saying how to get it."""
+    get = f"curl -o tinyshakespeare.txt {_SHAKESPEARE_URL}, in a folder that $LATENTE_DATA names"
+    for place in _places("shakespeare"):
+        path = place / "tinyshakespeare.txt"
+        if path.is_file():
+            if hashlib.sha256(path.read_bytes()).hexdigest() != _SHAKESPEARE_SHA256:
+                raise DataError(f"{path} is not the known Tiny Shakespeare (its SHA-256 differs); get it again: {get}")
+            return path
+    raise DataError(f"shakespeare is not on this machine; get it: {get}")
+
+
+def pydoc() -> list[str]:
+    """CPython's language reference as the documents its `help()` shows, in the order of their names."""
+    from pydoc_data.topics import topics
+
+    return [topics[name] for name in sorted(topics)]
+
+
+def _places(name: str) -> list[Path]:
+    """Where a named source may lie: the folders of $LATENTE_DATA, and their sub-folders of that name."""
+    folders = [Path(folder) for folder in os.environ.get("LATENTE_DATA", "").split(os.pathsep) if folder]
+    return [place for folder in folders for place in (folder, folder / name)]

@@ -2,31 +2,103 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
-from latente.data import named
+from latente.data import hub, named
+from latente.data import images as pictures
+from latente.data import text_sources as texts
 from latente.data.cache import Progress
 from latente.data.dataset import Dataset, ImageOptions
-from latente.data.image_sources import open_images
+from latente.data.errors import DataError, first_line
+from latente.data.files import below, located, readable
+from latente.data.image_sources import bytes_column, open_images
+from latente.data.text import TextDataset, TextOptions
+from latente.data.tokenizing import open_text
 
-OPTIONS: dict[str, type] = {"image": ImageOptions}
+OPTIONS: dict[str, type[ImageOptions] | type[TextOptions]] = {"image": ImageOptions, "text": TextOptions}
 """how each kind of source is read"""
 
 
-def open_source(source: Any, options: ImageOptions | None = None, progress: Progress | None = None) -> Dataset:
-    """The dataset a path, a name, `hf:NAME` or an array stands for, read as `options` say.
+@overload
+def open_source(source: Any, options: TextOptions, progress: Progress | None = None) -> TextDataset: ...
+@overload
+def open_source(source: Any, options: ImageOptions, progress: Progress | None = None) -> Dataset: ...
+@overload
+def open_source(source: Any, options: None = None, progress: Progress | None = None) -> Any: ...
+def open_source(
+    source: Any, options: ImageOptions | TextOptions | None = None, progress: Progress | None = None
+) -> Dataset | TextDataset:
+    """The dataset a source stands for, read as `options` say; without any, as the kind of data it looks like.
 
-    Raises DataError, one line, when it cannot be used. `progress(what, done, total)` is called now and then.
+    A source is a path, a name, `hf:NAME`, arrays of images, a text (a str with a line end) or a list of texts; a dataset is
+    given back as it is. Raises DataError, one line, when it cannot be used. `progress(what, done, total)` is called now and then.
     """
-    if isinstance(source, Dataset):
+    if isinstance(source, Dataset | TextDataset):
         return source
-    return open_images(source, options or ImageOptions(), progress or (lambda what, done, total: None))
+    options = options or OPTIONS[kind(source)]()
+    wanted = next(name for name, owner in OPTIONS.items() if isinstance(options, owner))
+    for name, sources in named.NAMES.items():
+        if name != wanted and isinstance(source, str) and source in sources:
+            raise DataError(f"{source} is {_CALLED[name]}, not {_CALLED[wanted]}")
+    tell = progress or (lambda what, done, total: None)
+    return open_text(source, options, tell) if isinstance(options, TextOptions) else open_images(source, options, tell)
+
+
+_CALLED = {"image": "images", "text": "text"}
+
+
+def kind(source: Any) -> str:
+    """ "image" or "text", by what a source looks like. Raises DataError when there is nothing, or neither."""
+    if isinstance(source, Dataset | TextDataset):
+        return source.spec.kind
+    if not isinstance(source, str | Path):
+        listed = isinstance(source, Sequence) and len(source) > 0 and all(isinstance(item, str) for item in source)
+        return "text" if listed else "image"
+    text = str(source)
+    for name, sources in named.NAMES.items():
+        if text in sources:
+            return name
+    if "\n" in text:
+        return "text"
+    if text.startswith(hub.PREFIX):
+        return "image" if hub.image_column(hub.parts_of(text.removeprefix(hub.PREFIX))) else "text"
+    path = located(source)
+    with readable(path):
+        return _of_folder(path) if path.is_dir() else _of_file(path)
+
+
+def _of_folder(folder: Path) -> str:
+    """Images win a tie: a caption for each is not yet a folder of texts."""
+    if any(folder.glob("train-images*-ubyte*")):
+        return "image"
+    seen, read = len(below(folder, pictures.SUFFIXES)), len(below(folder, texts.SUFFIXES))
+    if not seen + read:
+        raise DataError(
+            f"no images in {folder} (png, jpg, webp, gif, bmp, tiff), and no text (txt, md, html, csv, json, py and the "
+            "like, jsonl, parquet); sub-folders are searched"
+        )
+    return "image" if seen >= read else "text"
+
+
+def _of_file(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            return "text" if bytes_column(pq.read_schema(path)) is None else "image"
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read as Parquet: {first_line(error)}") from None
+    return "image" if suffix in pictures.SUFFIXES | {".npy", ".npz"} or "ubyte" in path.name else "text"
 
 
 def lasting(source: Any) -> str | None:
-    """What a run writes down to open its source again from any folder; None for arrays in memory."""
-    if not isinstance(source, str | Path):
+    """What a run writes down to open its source again from any folder; None for what is in memory."""
+    if not isinstance(source, str | Path) or "\n" in str(source):
         return None
     text = str(source)
-    return text if text in named.NAMES or text.startswith("hf:") else str(Path(text).expanduser().resolve())
+    known = any(text in sources for sources in named.NAMES.values())
+    return text if known or text.startswith(hub.PREFIX) else str(Path(text).expanduser().resolve())

@@ -1,0 +1,63 @@
+"""Finding files, and telling without reading them whether they have changed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from latente.data import named
+from latente.data.errors import DataError
+
+
+def located(source: str | Path) -> Path:
+    """The existing file or folder a user's words stand for. Raises DataError when there is none."""
+    path = Path(source).expanduser()
+    with readable(path):
+        if not path.exists():
+            names = ", ".join(name for group in named.NAMES.values() for name in group)
+            raise DataError(f"no file, folder or named source called {str(source)!r}; names: {names}")
+    return path
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turns what the system says about a file that cannot be read into DataError, one line."""
+    try:
+        yield
+    except PermissionError as error:
+        raise DataError(f"not allowed to read {error.filename or path}") from None
+    except OSError as error:
+        raise DataError(f"{str(path)[:200]} cannot be read: {error.strerror or error}") from None
+
+
+def below(folder: Path, suffixes: Collection[str]) -> list[tuple[str, Path]]:
+    """(relative path, path) of the files with one of these suffixes in a folder and its sub-folders, hidden ones left out."""
+    found: list[tuple[str, Path]] = []
+    for place, subfolders, files in os.walk(folder, followlinks=False):
+        subfolders[:] = sorted(d for d in subfolders if not d.startswith("."))
+        for file in sorted(files):
+            if not file.startswith(".") and Path(file).suffix.lower() in suffixes:
+                path = Path(place) / file
+                found.append((path.relative_to(folder).as_posix(), path))
+    return found
+
+
+def stamp(path: Path) -> str:
+    """What identifies the content of a file without reading it."""
+    status = path.stat()
+    return f"{path.resolve()}:{status.st_size}:{status.st_mtime_ns}"
+
+
+def stamps(folder: Path, found: list[tuple[str, Path]]) -> str:
+    """What identifies the content of many files without reading them."""
+    listing = []
+    for key, path in found:
+        try:
+            status = path.stat()
+            listing.append((key, status.st_size, status.st_mtime_ns))
+        except OSError:
+            listing.append((key, -1, -1))
+    return json.dumps([str(folder.resolve()), listing])
