@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from latente.data import named
-from latente.data.errors import DataError
+from latente.data.errors import DataError, first_line
 
 
 def located(source: str | Path) -> Path:
@@ -30,7 +30,7 @@ def readable(path: Path) -> Iterator[None]:
     except PermissionError as error:
         raise DataError(f"not allowed to read {error.filename or path}") from None
     except OSError as error:
-        raise DataError(f"{str(path)[:200]} cannot be read: {error.strerror or error}") from None
+        raise DataError(f"{str(path)[:200]} cannot be read: {error.strerror or first_line(error)}") from None
 
 
 def below(folder: Path, suffixes: Collection[str]) -> list[tuple[str, Path]]:

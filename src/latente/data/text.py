@@ -66,7 +66,7 @@ class TextDataset:
     ranges: dict[str, tuple[int, int]]
     """train, validation, test: from which token to before which"""
     characters: dict[str, int]
-    """how many a split holds"""
+    """how many a split holds; of bytes that are not UTF-8, those that could begin one"""
     bytes: dict[str, int]
     """how many a split holds in UTF-8"""
     splits: dict[str, np.ndarray]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from latente.data.text import TextDataset
 
-ENOUGH = 50_000  # training characters below which a model mostly learns to copy
+ENOUGH = 50_000  # bytes of training text below which a model mostly learns to copy
 _SHOWN = 120
 
 
@@ -74,6 +74,8 @@ def describe(data: TextDataset) -> list[tuple[str, str]]:
     if any(found.unknown.values()):
         held = ", ".join(f"{split} {n:,}" for split, n in found.unknown.items() if n)
         rows.append(("never seen in training", f"<|unknown|> stands for them: {held}"))
+    if data.tokenizer.kind == "byte":
+        rows.pop(1)  # of bytes that need not be text
     return rows + [("warning", line) for line in warnings(data)]
 
 

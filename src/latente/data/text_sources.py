@@ -254,24 +254,25 @@ def text_column(where: str, names: Sequence[str], strings: Sequence[str], column
 
 
 def _parquet(path: Path, into: Collector) -> None:
+    for number, cell in enumerate(_parquet_cells(path, into.options.column)):
+        into.row(cell or "", f"{path}, row {number}")
+    into.encodings["Parquet"] += 1
+
+
+def _parquet_cells(path: Path, wanted: str | None) -> Iterator[str | None]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        with readable(path), pq.ParquetFile(path) as file:
-            schema = file.schema_arrow
-            strings = [field.name for field in schema if _is_text(field.type)]
-            column = text_column(str(path), schema.names, strings, into.options.column)
-            number = 0
+        with pq.ParquetFile(path) as file:
+            strings = [field.name for field in file.schema_arrow if _is_text(field.type)]
+            column = text_column(str(path), file.schema_arrow.names, strings, wanted)
             for batch in file.iter_batches(1024, columns=[column]):
-                for cell in batch.column(0).to_pylist():
-                    into.row(cell or "", f"{path}, row {number}")
-                    number += 1
+                yield from batch.column(0).to_pylist()
     except DataError:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as Parquet: {first_line(error)}") from None
-    into.encodings["Parquet"] += 1
 
 
 def _is_text(kind: Any) -> bool:

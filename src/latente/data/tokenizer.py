@@ -29,7 +29,7 @@ _CUT = re.compile(
     rb"(?=[ \t\n\r])(?<![\x00-\x20\x7f])(?<!\xc2\x85)(?<!\xc2\xa0)(?<!\xe1\x9a\x80)"
     rb"(?<!\xe2\x80[\x80-\x8a\xa8\xa9\xaf])(?<!\xe2\x81\x9f)(?<!\xe3\x80\x80)"
 )
-_PROBES = ("one two\n\nthree  four\tfive", "Élan vital, 42 times.\n", "a b")
+_PROBES = ("one two", "one\ntwo", "one\ttwo", "Élan, 42\r\n  times")
 
 
 class Tokenizer:

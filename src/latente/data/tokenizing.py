@@ -96,9 +96,10 @@ def _read_cache(folder: Path) -> tuple[dict[str, Any], np.ndarray, Tokenizer] | 
         record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
         tokenizer = Tokenizer.load(folder)
         tokens = np.memmap(folder / "tokens.bin", tokenizer.dtype, "r")
-    except (OSError, ValueError):
+        whole = len(tokens) == record["ranges"]["test"][1]
+    except (OSError, ValueError, KeyError):
         return None
-    return (record, tokens, tokenizer) if len(tokens) == record["ranges"]["test"][1] else None
+    return (record, tokens, tokenizer) if whole else None
 
 
 def _make(
@@ -206,13 +207,11 @@ class _Block:
 def _encode(
     corpus: Corpus, spans: dict[str, tuple[int, int]], tokenizer: Tokenizer, sink: BinaryIO, tell: Progress
 ) -> dict[str, Any]:
-    by_bytes = tokenizer.kind == "byte"
-
     def one(block: tuple[int, int, np.ndarray]) -> _Block:
         data = corpus.stream[block[0] : block[1]].tobytes()
         ids = tokenizer.encode_documents(data, block[2])
         windows_ends = data.count(b"\r\n")
-        count = len(data) if by_bytes else _characters(np.frombuffer(data, np.uint8))
+        count = _characters(np.frombuffer(data, np.uint8))
         return _Block(ids, count, (windows_ends, data.count(b"\n") - windows_ends))
 
     # The library brings its own threads, and holds some hundred bytes a token while it works.
