@@ -210,7 +210,9 @@ def test_mangled_files_are_read_or_refused(tmp_path_factory, data, suffix, token
     for _ in range(data.draw(st.integers(0, 5))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(content[: data.draw(st.integers(0, len(content)))] if data.draw(st.booleans()) else content)
-    encoding = data.draw(st.sampled_from(["auto", "utf-8", "utf-16", "utf-7", "cp1252", "shift_jis"]))
+    encoding = data.draw(
+        st.sampled_from(["auto", "auto", "utf-8", "utf-16", "utf-7", "cp1252", "shift_jis", "iso2022_jp", "idna"])
+    )
     try:
         opened(path, tokenizer, encoding=encoding, bad_bytes=data.draw(st.sampled_from(["stop", "replace"])))
     except DataError as error:
@@ -564,3 +566,25 @@ def test_what_is_wrong_is_said():
     assert "a model will mostly copy" in said and "19 of 21 documents occurred before" in said and r"\r\n" in said
     assert "\n" not in said + "".join(value for _, value in short.describe())
     assert not opened(prose(3000)).warnings()
+
+
+# ---- the command ---------------------------------------------------------------------------------------------------
+
+
+def test_the_data_command_shows_a_text(tmp_path, capsys):
+    from latente.cli import main
+
+    path = str(write(tmp_path / "x.txt", prose() + "[bold]"))
+    assert main(["data", path, "--tokenizer", "bpe:300", "--context", "16"]) == 0
+    shown = capsys.readouterr().out
+    assert "16 tokens a window" in shown and "byte-level BPE" in shown and "contact sheet" not in shown
+    for flags, says in ((["--image-size", "8"], "--image-size is for image sources"), (["--column", "n"], "")):
+        assert main(["data", path, *flags]) == (2 if says else 0)
+        assert says in capsys.readouterr().err
+
+
+def test_no_option_has_the_name_of_another_flag():
+    from latente.cli import _flags, _Train
+    from latente.config import Recipe
+
+    _flags(_Train, Recipe, ImageOptions, TextOptions)

@@ -94,6 +94,7 @@ def _known(encoding: str) -> str:
     """The standard name of an encoding. Raises DataError for one that is unknown or is not of text."""
     try:
         "".encode(encoding)  # of a codec that is not of text, LookupError
+        codecs.getincrementaldecoder(encoding)
         return codecs.lookup(encoding).name
     except (LookupError, ValueError, UnicodeError):
         raise DataError(

@@ -106,7 +106,9 @@ class Collector:
         self.end()
 
     def corpus(self, stream: np.ndarray) -> Corpus:
-        duplicates = len(self.hashes) - len(np.unique(np.asarray(self.hashes)))
+        hashes = np.asarray(self.hashes)
+        hashes.sort()
+        duplicates = int((hashes[1:] == hashes[:-1]).sum())
         return Corpus(stream, np.asarray(self.ends, np.int64), self.test, dict(self.encodings), duplicates)
 
 

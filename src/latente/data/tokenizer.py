@@ -21,7 +21,7 @@ END, UNKNOWN = "<|end|>", "<|unknown|>"
 # What other tokenizers call the end of a document.
 _ENDS = (END, "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
 _FEWEST, _MOST = 300, 65_536
-_PIECE = 1 << 16
+_PIECE = 1 << 14
 _UNTOLD = b"\xef\xbf\xbd"
 # Just before an ASCII space, tab or line end that follows no other white space. There, byte-level BPE starts a new word, and
 # no rule looks back across; the look-behinds are the white space of Unicode, in UTF-8.
@@ -178,7 +178,7 @@ def cut(data: Any, start: int, limit: int) -> int:
 
 
 def pieces(data: bytes) -> Iterator[bytes]:
-    """`data` in pieces of about 64 KiB, cut where it changes no token: the library works on many of them at once."""
+    """`data` in pieces of about 16 KiB, cut where it changes no token: the library works on many of them at once."""
     start = 0
     while start < len(data):
         stop = cut(data, start + _PIECE, len(data)) if start + _PIECE < len(data) else len(data)

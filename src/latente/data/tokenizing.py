@@ -214,8 +214,8 @@ def _encode(
         count = _characters(np.frombuffer(data, np.uint8))
         return _Block(ids, count, (windows_ends, data.count(b"\n") - windows_ends))
 
-    # The library brings its own threads, and holds some hundred bytes a token while it works.
-    workers = min(8, os.cpu_count() or 1) if tokenizer.kind in ("char", "byte") else 2
+    # The library brings its own threads, and holds some hundred bytes a token while it works; a table, twenty a character.
+    workers = min(4, os.cpu_count() or 1) if tokenizer.kind in ("char", "byte") else 2
     content, done = hashlib.blake2b(digest_size=16), 0
     line_ends = np.zeros(2, np.int64)
     ranges, characters, counts = {}, {}, {}
