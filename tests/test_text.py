@@ -279,6 +279,7 @@ def test_an_official_test_set_is_the_test_split(tmp_path):
         (lambda p: write(p / "x.txt", "é" * 5000), "one character over and over"),
         (lambda p: write(p / "x.png", "p") and p, "no text in .*sub-folders are searched"),
         (lambda p: p / "missing", "no file, folder or named source"),
+        (lambda p: "~nobody-of-this-name/x.txt", "no file, folder or named source"),
         (lambda p: "x" * 5000, "no file, folder or named source|cannot be read"),
         (lambda p: [], "is empty"),
         (lambda p: 42, "a source of text is a path"),
@@ -391,15 +392,23 @@ def test_cuts_change_nothing(parts):
 def test_blocks_change_nothing(name, source, monkeypatch):
     whole = opened(source, name)
     monkeypatch.setattr(tokenizing, "BLOCK", 100)
-    monkeypatch.setattr(tokenizing.blocks, "__defaults__", (100,))
     assert opened(source, name).fingerprint == whole.fingerprint
 
 
 def test_a_text_without_white_space_is_cut_between_characters(monkeypatch):
     monkeypatch.setattr(tokenizing, "_UNBROKEN", 500)
-    monkeypatch.setattr(tokenizing.blocks, "__defaults__", (100,))
+    monkeypatch.setattr(tokenizing, "BLOCK", 400)
     text = prose(100).replace(" ", "").replace("\n", "").replace("\t", "") + "\n"
     data = opened(text, "bpe:300")
+    assert b"".join(map(data.raw, data.splits)).decode() == text
+
+
+def test_merges_come_from_a_sample_spread_over_a_long_text(monkeypatch):
+    text = prose(300, words=["alpha"]) + prose(300, words=["omega"]) + prose(60)
+    monkeypatch.setattr(tokenizing, "BLOCK", 400)
+    monkeypatch.setattr(tokenizing, "_SAMPLE", len(text) // 4)
+    data = opened(text, "bpe:300")
+    assert {b" alpha", b" omega"} <= set(map(data.tokenizer.bytes_of, range(data.tokenizer.size)))
     assert b"".join(map(data.raw, data.splits)).decode() == text
 
 

@@ -14,7 +14,10 @@ from latente.data.errors import DataError, first_line
 
 def located(source: str | Path) -> Path:
     """The existing file or folder a user's words stand for. Raises DataError when there is none."""
-    path = Path(source).expanduser()
+    try:
+        path = Path(source).expanduser()
+    except RuntimeError:  # ~name of somebody who is not on this machine
+        path = Path(source)
     with readable(path):
         if not path.exists():
             names = ", ".join(name for group in named.NAMES.values() for name in group)

@@ -22,6 +22,8 @@ END, UNKNOWN = "<|end|>", "<|unknown|>"
 _ENDS = (END, "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
 _FEWEST, _MOST = 300, 65_536
 _PIECE = 1 << 14
+# The trainer's time grows with the square of a word's length, and its memory with the number of different words.
+_WORD, _ENDLESS = 1 << 10, 1 << 21
 _UNTOLD = b"\xef\xbf\xbd"
 # Just before an ASCII space, tab or line end that follows no other white space. There, byte-level BPE starts a new word, and
 # no rule looks back across; the look-behinds are the white space of Unicode, in UTF-8.
@@ -235,9 +237,23 @@ def _bpe(size: int, chunks: Iterable[bytes]) -> str:
         vocab_size=size, special_tokens=[END], initial_alphabet=sorted(_bytes_of_letters()), show_progress=False,
         min_frequency=2,
     )  # fmt: skip
-    # Small pieces: the library gathers 256 of them before it counts.
-    made.train_from_iterator((piece.decode("utf-8", "replace") for chunk in chunks for piece in pieces(chunk)), trainer)
+    made.train_from_iterator(_words(chunks), trainer)
     return _byte_level(made, words=True)
+
+
+def _words(chunks: Iterable[bytes]) -> Iterator[str]:
+    """Text for the trainer, which keeps every different word: of a text without white space, pieces, and not many of them."""
+    endless = 0
+    for data in chunks:
+        start = 0
+        while start < len(data):
+            stop = cut(data, start + _WORD, start + 2 * _WORD) if start + _WORD < len(data) else len(data)
+            while stop < len(data) and data[stop] & 0xC0 == 0x80:  # inside a character
+                stop += 1
+            endless += stop - start if stop >= start + 2 * _WORD else 0
+            if endless <= _ENDLESS or stop < start + 2 * _WORD:
+                yield data[start:stop].decode("utf-8", "replace")
+            start = stop
 
 
 def _byte_level(made: Any, words: bool) -> str:

@@ -1,6 +1,6 @@
 """From a corpus to tokens: cut into splits, the tokenizer trained on the training one, encoded by all cores, cached.
 
-    corpus --split--> bytes of train, validation, test --blocks of 4 MiB--> ids --> tokens.bin, record.json, tokenizer.json
+    corpus --split--> bytes of train, validation, test --blocks--> ids --> tokens.bin, record.json, tokenizer.json
 
 No more than a few blocks are in memory at once. A cache entry is found again by what identifies the source without reading it.
 """
@@ -32,10 +32,10 @@ BLOCK = 1 << 22
 FEWEST = 1000
 SPLITS = ("train", "validation", "test")
 _FORMAT = 1
-# Without white space for this long, a text is cut between two characters: memory must end somewhere.
-_UNBROKEN = 1 << 26
+# A block is made longer by this much to end before white space; without any, it ends between two characters, or memory would.
+_UNBROKEN = 1 << 20
 # Merges from this much text spread over the training split are those of all of it, and the table of words stays small.
-_SAMPLE = 1 << 28
+_SAMPLE = 1 << 26
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -150,14 +150,13 @@ def _forward(stream: np.ndarray, place: int) -> int:
     return min(place, len(stream))
 
 
-def blocks(
-    corpus: Corpus, start: int, stop: int, exact: bool, size: int = BLOCK
-) -> Iterator[tuple[int, int, np.ndarray]]:
-    """(first byte, byte after the last, ends) of blocks of about `size` bytes that make up start..stop.
+def blocks(corpus: Corpus, start: int, stop: int, exact: bool) -> Iterator[tuple[int, int, np.ndarray]]:
+    """(first byte, byte after the last, ends) of the blocks that make up start..stop: of 4 MiB, or of 1 MiB if `exact`.
 
-    A block stops where a document does; within one longer than `size`, before white space (`exact`) or a character.
+    A block stops where a document does; within one that is longer, before white space (`exact`) or a character.
     `ends` are the offsets in the block behind which an end token goes: none when there is one document alone.
     """
+    size = BLOCK // 4 if exact else BLOCK  # the library takes some hundred bytes a token, the tables twenty
     ends = corpus.ends if len(corpus.ends) > 1 else corpus.ends[:0]
     data = corpus.stream.data
     while start < stop:
@@ -214,15 +213,14 @@ def _encode(
         count = _characters(np.frombuffer(data, np.uint8))
         return _Block(ids, count, (windows_ends, data.count(b"\n") - windows_ends))
 
-    # The library brings its own threads, and holds some hundred bytes a token while it works; a table, twenty a character.
-    workers = min(4, os.cpu_count() or 1) if tokenizer.kind in ("char", "byte") else 2
+    exact = tokenizer.kind not in ("char", "byte")
+    workers = 2 if exact else min(4, os.cpu_count() or 1)  # the library brings its own threads
     content, done = hashlib.blake2b(digest_size=16), 0
     line_ends = np.zeros(2, np.int64)
     ranges, characters, counts = {}, {}, {}
     with ThreadPoolExecutor(workers) as pool:
         for name, (start, stop) in spans.items():
             first, characters[name], counts[name] = done, 0, np.zeros(tokenizer.size, np.int64)
-            exact = tokenizer.kind not in ("char", "byte")
             for block, (_, to, _) in _in_order(pool, one, blocks(corpus, start, stop, exact), 2 * workers):
                 sink.write(block.ids.tobytes())
                 content.update(block.ids.tobytes())
