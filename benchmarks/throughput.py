@@ -17,7 +17,7 @@ from latente import registry
 from latente.data.dataset import ImageOptions
 from latente.data.sources import open_source
 from latente.rng import keyed
-from latente.training import budget, engine
+from latente.training import budget, devices, engine
 
 
 def plain(model, batches, recipe):
@@ -58,7 +58,7 @@ def ours(model, data, recipe, threads, precision):
         10_000, recipe, precision=precision, threads=threads, processes=1, compile=False, checkpoint_every=None,
         validation_items=1000,
     )  # fmt: skip
-    trainer = engine.Trainer(engine.fabric("cpu", 1), model, data, recipe, plan, 0)
+    trainer = engine.Trainer(devices.fabric("cpu", 1), model, data, recipe, plan, 0)
     batches = trainer.batches(0, 10_000)
     return lambda: trainer.train_step(next(batches))
 

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 import latente
 from latente import registry
 from latente.data.sources import open_source
-from latente.training import budget, engine
+from latente.training import budget, devices, engine
 
 out, processes = Path(sys.argv[1]), int(os.environ.get("WORLD_SIZE", "1"))
 out.mkdir(exist_ok=True)
@@ -23,7 +23,7 @@ for name in registry.names():
         20, model.recipe, precision="float32", threads=1, processes=processes, compile=False, checkpoint_every=None,
         validation_items=10,
     )  # fmt: skip
-    trainer = engine.Trainer(engine.fabric("cpu", processes), model, data, model.recipe, plan, seed=0)
+    trainer = engine.Trainer(devices.fabric("cpu", processes), model, data, model.recipe, plan, seed=0)
     batch = next(iter(trainer.batches(0, 1)))
     gradients = {}
     for phase in trainer.phases:

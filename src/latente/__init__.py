@@ -6,7 +6,8 @@ latente.train("vae", "digits", budget="60s").sample(64)
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from latente.run import Run, load, resume, train
+    from latente.launch import resume, train
+    from latente.run import Run, load
 
 __all__ = ["Run", "load", "resume", "train"]
 __version__ = "0.1.0"
@@ -15,7 +16,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     """Loads torch only when something that needs it is asked for."""
     if name in __all__:
-        from latente import run
+        from latente import launch, run
 
-        return getattr(run, name)
+        return getattr(launch if hasattr(launch, name) else run, name)
     raise AttributeError(f"module 'latente' has no attribute {name!r}")

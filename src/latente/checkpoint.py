@@ -1,5 +1,6 @@
 """A run directory on disk: read, write, verify. Nothing in it is executable; weights are safetensors, the rest is JSON.
 
+    data/                  what the data room needs to read and write this kind of data again (a tokenizer)
     run.json               what was asked and planned, versions, status, why it stopped, events
     metrics.jsonl          one JSON object a line; a resume cuts it back to the offset its checkpoint remembers
     checkpoints/index.json {"last": "00001200", "best": "00000900"}
@@ -15,7 +16,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +30,11 @@ class RunError(ValueError):
     """A run directory that cannot be made, opened or written; the message says which and what to do."""
 
 
-def create(path: Path, record: dict[str, Any]) -> None:
-    """Makes a run directory holding `run.json`. It appears whole or not at all; an existing path is never touched."""
+def create(path: Path, record: dict[str, Any], assets: Callable[[Path], None] | None = None) -> None:
+    """Makes a run directory holding `run.json`, and in `data/` what `assets` writes into the folder it is given.
+
+    It appears whole or not at all; an existing path is never touched.
+    """
     if path.exists():
         raise RunError(
             f"{path} exists already and a run is never overwritten; choose another --out, or: latente resume {path}"
@@ -41,6 +45,8 @@ def create(path: Path, record: dict[str, Any]) -> None:
         (draft / "checkpoints").mkdir(parents=True)
         write_json(draft / "run.json", record)
         (draft / "metrics.jsonl").touch()
+        if assets is not None:
+            assets(draft / "data")
         draft.rename(path)
     except OSError as error:
         raise RunError(f"cannot make a run directory at {path}: {error.strerror or error}") from None

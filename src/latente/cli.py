@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 COMMANDS = {
     "train": "train MODEL SOURCE         train a model on your data within a time you choose",
     "resume": "resume RUN                 go on with an interrupted run, exactly; or train it longer",
-    "sample": "sample RUN --out PATH      make new data: a folder of PNG, .npy, .npz or .parquet",
+    "sample": "sample RUN                 make new data: images to files; text to the terminal or a file",
+    "evaluate": "evaluate RUN               how good it is, on data it never saw (models of text so far)",
     "reconstruct": "reconstruct RUN SOURCE     what the model keeps of your images",
     "denoise": "denoise RUN SOURCE         clean images with an autoencoder trained with --noise",
     "encode": "encode RUN SOURCE          latent vectors, to .npy or .parquet",
@@ -74,7 +75,8 @@ def _overview() -> str:
             "models",
             *models,
             "",
-            "sources: a folder of images, .npy, .npz, IDX, .parquet, hf:NAME, or a name: digits, fashion-mnist",
+            "sources: a folder of images or texts, .npy, .npz, IDX, a text file, .jsonl, .parquet, hf:NAME,",
+            "         or a name: digits, fashion-mnist, shakespeare, pydoc",
         ]
     )
 
@@ -87,7 +89,8 @@ class _Train:
     """Train a model on your data; without a limit, for five minutes."""
 
     source: Annotated[str, "positional"]
-    """a folder of images, .npy, .npz, IDX, .parquet, hf:NAME, or a name (digits, fashion-mnist)"""
+    """a path (a folder of images or texts, .npy, .npz, IDX, a text file, .jsonl, .parquet), hf:NAME, or a name
+    (digits, fashion-mnist; shakespeare, pydoc)"""
     out: Path | None = None
     """the run directory to make (default: runs/MODEL-SOURCE-N)"""
     budget: str | None = None
@@ -108,6 +111,8 @@ class _Train:
     """where to train"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: what measures faster within a budget, else float32"""
+    shard: bool = False
+    """behind torchrun: each process keeps a part of the model (FSDP) instead of a copy of it"""
     compile: bool = False
     """torch.compile the phases without gradient penalty (needs a C++ compiler)"""
     checkpoint_every: int | None = None
@@ -140,22 +145,50 @@ class _Resume:
 
 @dataclass
 class _Sample:
-    """Make new images with a trained model."""
+    """Make new data with a trained model."""
 
     run: Annotated[Path, "positional"]
     """the run directory"""
-    out: Path
-    """a folder of PNG (one sub-folder a class), .npy, .npz or .parquet"""
-    n: int = 64
-    """how many"""
+    out: Path | None = None
+    """images: a folder of PNG (one sub-folder a class), .npy, .npz or .parquet; text: .txt, .jsonl or .parquet"""
+    n: int | None = None
+    """how many (default: 64 images, 1 text)"""
     seed: int = 0
-    """the same seed gives the same images"""
+    """the same seed gives the same data"""
     label: str | None = None
-    """only this class"""
+    """images: only this class"""
     temperature: float | None = None
-    """below 1: likelier, plainer images (vae, autoencoder)"""
+    """below 1: likelier, plainer (vae, autoencoder, gpt); 0 with gpt: always the likeliest token"""
     truncation: float | None = None
-    """below 1: safer, less varied images (gan)"""
+    """gan: below 1: safer, less varied images"""
+    prompt: str | None = None
+    """text: what it goes on from"""
+    tokens: int | None = None
+    """text: at most this many tokens each (default: the context, or 300 after a prompt)"""
+    stop: list[str] | None = None
+    """text: end before any of these strings"""
+    top_k: int | None = None
+    """text: only the k likeliest tokens"""
+    top_p: float | None = None
+    """text: only the likeliest tokens that together reach this probability"""
+    min_p: float | None = None
+    """text: only tokens at least this share as likely as the likeliest"""
+    repetition_penalty: float | None = None
+    """text: above 1, what was said already becomes less likely"""
+    model_file: str | None = None
+    """the .py file of a run whose model is your own"""
+
+
+@dataclass
+class _Evaluate:
+    """Measure a trained model on the test split, beside references. Exit code 1 when a --fail-if holds."""
+
+    run: Annotated[Path, "positional"]
+    """the run directory"""
+    json: bool = False
+    """print the scores as JSON"""
+    fail_if: list[str] | None = None
+    """conditions such as "nats_per_char>1.8" that make the exit code 1"""
     model_file: str | None = None
     """the .py file of a run whose model is your own"""
 
@@ -205,16 +238,16 @@ def _train(words: list[str], started: float) -> int:
         return 0 if not wanted else 2
     name, rest = words[0], words[1:]
     from latente.config import Recipe
-    from latente.data.dataset import ImageOptions
+    from latente.data.sources import OPTIONS
 
     family = registry.load(name)
-    settings = [kind for kind in (family.Config, Recipe, ImageOptions)]
+    settings = (family.Config, Recipe, OPTIONS[family.Model.accepts[0].kind])
     given = vars(_parsed(_flags(_Train, *settings), rest, f"latente train {name}"))
-    from latente import run
+    from latente import launch
     from latente.training.stopping import Diverged, Interrupted
 
     try:
-        made = run.train(name, **{k: v for k, v in given.items() if v is not None}, started=started)
+        made = launch.train(name, **{k: v for k, v in given.items() if v is not None}, started=started)
     except Interrupted as error:
         return _interrupted(error)
     except Diverged as error:
@@ -226,12 +259,12 @@ def _train(words: list[str], started: float) -> int:
 
 def _resume(words: list[str], started: float) -> int:
     given = vars(_parsed(_flags(_Resume), words, "latente resume"))
-    from latente import run
+    from latente import launch
     from latente.training.stopping import Diverged, Interrupted
 
     path = given.pop("run")
     try:
-        made = run.resume(path, **given)
+        made = launch.resume(path, **given)
     except Interrupted as error:
         return _interrupted(error)
     except Diverged as error:
@@ -243,8 +276,9 @@ def _resume(words: list[str], started: float) -> int:
 
 def _after(made: Any) -> None:
     if int(os.environ.get("RANK", "0")) == 0:
+        following = {"image": "--n 1000 --out samples", "text": '--prompt "..."'}[made.spec.kind]
         print(
-            f"{made.path} is ready. Samples so far: {made.path / 'samples'}\nnext: latente sample {made.path} --n 1000 --out samples"
+            f"{made.path} is ready. Samples so far: {made.path / 'samples'}\nnext: latente sample {made.path} {following}"
         )
 
 
@@ -253,21 +287,85 @@ def _interrupted(error: Any) -> int:
     return 130
 
 
+_OF_KIND = {
+    "image": ("label", "temperature", "truncation"),
+    "text": ("prompt", "tokens", "stop", "temperature", "top_k", "top_p", "min_p", "repetition_penalty"),
+}
+
+
 def _sample(words: list[str], started: float) -> int:
     given = _parsed(_flags(_Sample), words, "latente sample")
-    from latente.data.images import check_output, write_images
-
-    check_output(given.out)
+    if given.out is not None and given.out.exists():
+        raise ValueError(f"--out {given.out} exists already; choose another")
     from latente import run
 
     opened = run.load(given.run, model_file=given.model_file)
-    options = {name: getattr(given, name) for name in ("temperature", "truncation") if getattr(given, name) is not None}
+    kind = opened.spec.kind
+    options = {n: getattr(given, n) for names in _OF_KIND.values() for n in names if getattr(given, n) is not None}
     for name in options:
-        if name not in inspect.signature(opened.model.sample).parameters:
+        if name not in _OF_KIND[kind]:
+            raise ValueError(f"{opened.family.name} has no --{name.replace('_', '-')}")
+    return (_sample_images if kind == "image" else _sample_texts)(opened, given, options)
+
+
+def _sample_images(opened: Any, given: Any, options: dict[str, Any]) -> int:
+    from latente.data.images import OUTPUTS, check_output, write_images
+
+    for name in options:
+        if name != "label" and name not in inspect.signature(opened.model.sample).parameters:
             raise ValueError(f"{opened.family.name} has no --{name}")
-    made = opened.sample(given.n, seed=given.seed, label=given.label, **options)
-    print(f"{given.n:,} images in {write_images(given.out, made['x'], made.get('label'), opened.spec.classes)}")
+    if given.out is None:
+        raise ValueError(f"--out is missing: where the images go; {OUTPUTS}")
+    check_output(given.out)
+    made = opened.sample(64 if given.n is None else given.n, seed=given.seed, **options)
+    print(f"{len(made['x']):,} images in {write_images(given.out, made['x'], made.get('label'), opened.spec.classes)}")
     return 0
+
+
+def _sample_texts(opened: Any, given: Any, options: dict[str, Any]) -> int:
+    from latente.data.text import check_text_output, write_texts
+
+    count, prompt = 1 if given.n is None else given.n, options.get("prompt", "")
+    if prompt:
+        options.setdefault("tokens", 300)
+    if given.out is not None:
+        check_text_output(given.out)
+        made = opened.sample(count, seed=given.seed, **options)["text"]
+        print(f"{len(made):,} texts in {write_texts(given.out, [prompt + text for text in made])}")
+        return 0
+    if count == 1:
+        options.pop("prompt", None)
+        options.setdefault("tokens", opened.spec.context)
+        print(prompt, end="", flush=True)
+        for piece in opened.stream(prompt, seed=given.seed, **options):
+            print(piece, end="", flush=True)
+        print()
+        return 0
+    print("\n-----\n".join(prompt + text for text in opened.sample(count, seed=given.seed, **options)["text"]))
+    return 0
+
+
+def _evaluate(words: list[str], started: float) -> int:
+    given = _parsed(_flags(_Evaluate), words, "latente evaluate")
+    from latente import run
+    from latente.evaluation import scores as of
+
+    scores = run.load(given.run, model_file=given.model_file).evaluate()
+    failed = [condition for condition in given.fail_if or () if of.check(scores, condition)]
+    if given.json:
+        import json
+
+        print(json.dumps([score.to_json() for score in scores], indent=1))
+    else:
+        from rich.console import Console
+
+        from latente.evaluation.text import verdict
+
+        Console().print(of.table(scores))
+        print(verdict(scores[0]))
+    for condition in failed:
+        print(f"latente: {condition} holds", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _apply(what: str) -> Callable[[list[str], float], int]:
@@ -285,6 +383,8 @@ def _apply(what: str) -> Callable[[list[str], float], int]:
 
         opened = run.load(given.run, model_file=given.model_file)
         opened.require(what)
+        if opened.spec.kind != "image":
+            raise ValueError(f"{what} is for images; {given.run} holds a model of {opened.spec.kind}s")
         data = opened.open(given.source)
         result = getattr(opened, what)(data)
         names = data.names(data.items)
@@ -379,7 +479,7 @@ def _demo(words: list[str], started: float) -> int:
 
 
 _RUN: dict[str, Callable[[list[str], float], int]] = {
-    "train": _train, "resume": _resume, "sample": _sample, "reconstruct": _apply("reconstruct"), "denoise": _apply("denoise"),
+    "train": _train, "resume": _resume, "sample": _sample, "evaluate": _evaluate, "reconstruct": _apply("reconstruct"), "denoise": _apply("denoise"),
     "encode": _apply("encode"), "explore": _explore, "data": _data, "demo": _demo,
 }  # fmt: skip
 
@@ -427,8 +527,8 @@ def _flag(hint: Any, help_: str, decided: str | None) -> Any:
     if type(None) not in get_args(hint):
         return Annotated[hint, tyro.conf.arg(help=help_)]
     (inner,) = (kind for kind in get_args(hint) if kind is not type(None))
-    choices = ("True", "False") if inner is bool else get_args(inner)
-    named = "TEXT" if inner is str else inner.__name__.upper()
+    choices = ("True", "False") if inner is bool else get_args(inner) if get_origin(inner) is Literal else ()
+    named = "TEXT" if inner is str else "TEXT ..." if get_origin(inner) is list else inner.__name__.upper()
     shown = "{" + ",".join(choices) + "}" if choices else named
     return Annotated[hint, tyro.conf.arg(help=help_, metavar=shown, help_behavior_hint=decided or "")]
 

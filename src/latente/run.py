@@ -1,13 +1,14 @@
-"""`train` and `load`: the whole path from a source to a run, and what a run can do. Everything else is wired together here."""
+"""`load`: a run directory becomes a model one can use; what it can do depends on its kind of data.
+
+ImageRun   sample, encode, reconstruct, denoise, explore: arrays of pictures in and out
+TextRun    sample, complete, stream, evaluate: strings in and out
+"""
 
 from __future__ import annotations
 
-import copy
-import os
-import platform
-import time
-from collections.abc import Callable
-from dataclasses import asdict, fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,189 +17,76 @@ import torch
 
 from latente import checkpoint, registry
 from latente.checkpoint import RunError
-from latente.config import SIZES, Recipe, from_json, merge
+from latente.config import from_json
 from latente.data.dataset import Dataset, ImageOptions
-from latente.data.errors import DataError
-from latente.data.images import contact_sheet
-from latente.data.sources import lasting, open_source
+from latente.data.sources import OPTIONS, open_source
+from latente.data.text import TextDataset, TextOptions
+from latente.data.tokenizer import Tokenizer
+from latente.evaluation.scores import Score
+from latente.generation import Sampling, Stream, generate
 from latente.rng import key, keyed
-from latente.spec import spec_from_json, spec_to_json
-from latente.training import budget as budgets
-from latente.training import engine, progress
-from latente.training.stopping import Diverged, Interrupted
+from latente.spec import Spec, spec_from_json
 
-CHUNK = 500  # samples are drawn in chunks of this many, each from its own key, so memory stays bounded
-Say = Callable[[str], None]
-
-
-def train(
-    model: str = "vae",
-    source: Any = "digits",
-    *,
-    out: str | Path | None = None,
-    budget: str | None = None,
-    steps: int | None = None,
-    epochs: int | None = None,
-    seed: int = 0,
-    size: str | None = None,
-    init: str | Path | None = None,
-    threads: int | None = None,
-    device: str = "auto",
-    precision: str = "auto",
-    compile: bool = False,
-    checkpoint_every: int | None = None,
-    track: str | None = None,
-    quiet: bool = False,
-    started: float | None = None,
-    **settings: Any,
-) -> Run:
-    """Trains `model` on `source` within `budget` ("5m" when no limit is given), or for `steps` or `epochs`.
-
-    `settings` are fields of the model's Config, of Recipe and of ImageOptions. Raises ValueError (DataError, RunError), one
-    clear line, for bad input; Interrupted after a signal, the run being saved; Diverged when the numbers blew up twice.
-    """
-    started = time.monotonic() if started is None else started
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    quiet = quiet or os.environ.get("RANK", "0") != "0"
-    say: Say = (lambda line: None) if quiet else _say
-    if sum(limit is not None for limit in (budget, steps, epochs)) > 1:
-        raise ValueError("give one of --budget, --steps and --epochs")
-    for name, value in (
-        ("--steps", steps),
-        ("--epochs", epochs),
-        ("--threads", threads),
-        ("--checkpoint-every", checkpoint_every),
-    ):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} {value}: at least 1")
-    if size is not None and size not in SIZES:
-        raise ValueError(f"--size {size}: {', '.join(SIZES)}")
-    allowed = budgets.seconds(budget or "5m") if steps is None and epochs is None else None
-    if out is not None and Path(out).exists():
-        raise RunError(
-            f"{out} exists already and a run is never overwritten; choose another --out, or: latente resume {out}"
-        )
-    if track is not None:
-        progress.check_tracker(track)
-    family = registry.load(model)
-    config, recipe, options = _sort_settings(family, settings)
-    fabric = engine.fabric(device, processes)
-    with fabric.rank_zero_first():
-        data = open_source(source, options, None if quiet else _decoding())
-    if not isinstance(data.spec, family.Model.accepts):
-        raise ValueError(f"{family.name} does not take {data.spec.kind}s")
-    for line in data.warnings():
-        say(f"note: {line}")
-    threads = threads or int(os.environ.get("OMP_NUM_THREADS") or len(_cores()))
-    torch.set_num_threads(threads)
-
-    def build(of: str) -> tuple[Any, Recipe]:
-        made = _model(family, merge(family.Config.preset(of, data.spec), config), data.spec, seed)
-        if init is not None:
-            _take_weights(made, Path(init))
-        return made, merge(made.recipe, recipe)
-
-    planned = {"processes": processes, "threads": threads, "compile": compile, "checkpoint_every": checkpoint_every,
-               "validation_items": len(data.splits["validation"])}  # fmt: skip
-    deadline = None
-    chosen_size = size or "small"
-    if allowed is not None:
-        deadline = started + allowed * 0.97
-        choice = _measured(fabric, data, build, planned, size, precision, deadline, seed)
-        chosen_size, precision = choice.size, choice.precision
-        net, own = build(chosen_size)
-        own = replace(own, accumulate=choice.recipe.accumulate)
-        # A tenth more than measured: the deadline can bring the end forward but never put it off.
-        total = fabric.broadcast(max(20, int((deadline - time.monotonic()) * 1.1 / choice.seconds_per_step)))
-    else:
-        net, own = build(chosen_size)
-        total = steps or max(1, round((epochs or 1) * len(data.splits["train"]) / own.batch_size))
-    plan = budgets.plan(total, own, precision="float32" if precision == "auto" else precision, **planned)
-    record = {
-        "format": 1, "model": family.name, "model_sha256": family.sha256, "config": asdict(net.config), "recipe": asdict(own),
-        "size": chosen_size, "spec": spec_to_json(data.spec), "seed": seed, "plan": plan.to_json(), "budget": budget,
-        "data": {"source": lasting(source),
-                 "name": data.name, "fingerprint": data.fingerprint, "options": asdict(options),
-                 "splits": {n: len(s) for n, s in data.splits.items()}},
-        "device": str(fabric.device), "versions": _versions(),
-        "status": "training", "stopped": None,
-    }  # fmt: skip
-    path = Path(fabric.broadcast(str(out or _free_name(family.name, data.name))))
-    if fabric.is_global_zero:
-        checkpoint.create(path, record)
-    fabric.barrier()
-    say(
-        f"{family.name} ({chosen_size}) on {data.name}: {plan.steps:,} steps of {plan.batch_size}, {plan.precision}, into {path}"
-    )
-    return _fit(fabric, net, data, own, plan, record, path, track, quiet, deadline, family)
-
-
-def resume(
-    path: str | Path, *, source: Any = None, budget: str | None = None, steps: str | int | None = None, model_file: str | None = None,
-    device: str = "auto", track: str | None = None, quiet: bool = False,
-) -> Run:  # fmt: skip
-    """Goes on with a run exactly where its last checkpoint left it; `steps="+500"` or `budget="+10m"` make it longer."""
-    path = Path(path)
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    quiet = quiet or os.environ.get("RANK", "0") != "0"
-    record = checkpoint.read_run(path)
-    family = _family(record, model_file)
-    spec = spec_from_json(record["spec"])
-    source = source if source is not None else record["data"]["source"]
-    if source is None:
-        raise ValueError(
-            f"{path} was trained on arrays in memory; give the same ones: latente.resume(path, source=...)"
-        )
-    data = open_source(source, from_json(ImageOptions, record["data"]["options"]), None if quiet else _decoding())
-    if data.fingerprint != record["data"]["fingerprint"]:
-        raise DataError(f"{source} has changed since {path} was trained on it; restore it, or train anew")
-    plan = budgets.Plan.from_json(record["plan"])
-    if processes != plan.processes:
-        raise ValueError(f"{path} was trained by {plan.processes} processes; resume it with as many")
-    torch.set_num_threads(plan.threads)
-    recipe = from_json(Recipe, record["recipe"])
-    net = _model(family, from_json(family.Config, record["config"]), spec, record["seed"])
-    fabric = engine.fabric(device, processes)
-    extended = _extension(path, record, recipe, steps, budget)
-    if extended is None and record["status"] == "finished":
-        raise ValueError(
-            f"{path} is finished; to train it longer: latente resume {path} --steps +1000, or --budget +10m"
-        )
-    if extended is None and record.get("extension"):  # a longer run was asked for, and interrupted
-        extended = budgets.Plan.from_json(record["extension"])
-    if fabric.is_global_zero:
-        checkpoint.clean(path)
-        record |= {"status": "training", "extension": extended and extended.to_json()}
-        checkpoint.write_json(path / "run.json", record)
-    return _fit(fabric, net, data, recipe, extended or plan, record, path, track, quiet, None, family, bool(extended))
+CHUNK = 500  # images are drawn in chunks of this many, each from its own key, so memory stays bounded
+TEXTS = 64  # texts are written this many at a time
 
 
 def load(path: str | Path, *, model_file: str | None = None) -> Run:
-    """Opens a run to sample from it. Runs nothing that came with the run; a run of a user's own model needs `model_file`."""
+    """Opens a run to use it. Runs nothing that came with the run; a run of a user's own model needs `model_file`."""
     path = Path(path)
     record = checkpoint.read_run(path)
-    family = _family(record, model_file)
-    return Run(path, record, family)
+    return opened(path, record, family_of(record, model_file))
+
+
+def opened(path: Path, record: dict[str, Any], family: registry.Family) -> Run:
+    """The run of `record`, as the class of its kind of data."""
+    return {"image": ImageRun, "text": TextRun}[record["spec"]["kind"]](path, record, family)
 
 
 class Run:
-    """A trained model: the averaged weights of its best checkpoint, and what they can do.
+    """A trained model: the averaged weights of its best checkpoint, and what they can do."""
+
+    def __init__(self, path: Path, record: dict[str, Any], family: registry.Family) -> None:
+        self.path, self.record, self.family = path, record, family
+        self.spec: Any = spec_from_json(record["spec"])
+        self.model = built(family, from_json(family.Config, record["config"]), self.spec, record["seed"])
+        self.model.load_state_dict(usable_weights(path))
+        self.model.eval()
+
+    def sample(self, n: int, *, seed: int = 0, **options: Any) -> dict[str, Any]:
+        """`n` new items; the same seed gives the same items."""
+        raise NotImplementedError
+
+    def evaluate(self) -> list[Score]:
+        """Scores on the test split."""
+        raise ValueError(f"{self.path} holds a model of {self.spec.kind}s; evaluate reads models of text so far")
+
+    def reopened(self) -> Any:
+        """The source this run was trained on. Raises ValueError when it was in memory, or has changed since."""
+        source = self.record["data"]["source"]
+        if source is None:
+            raise ValueError(f"{self.path} was trained on data in memory")
+        data = open_source(source, options_of(self.path, self.record))
+        if data.fingerprint != self.record["data"]["fingerprint"]:
+            raise ValueError(f"{source} has changed since {self.path} was trained on it; restore it, or train anew")
+        return data
+
+    def require(self, what: str) -> None:
+        """Raises ValueError when this run's family cannot do `what`."""
+        if not hasattr(self.model, what):
+            raise ValueError(f"{self.family.name} cannot {what}")
+
+
+class ImageRun(Run):
+    """A trained model of images.
 
     Images go in as uint8 arrays (N,C,H,W), (N,H,W) or (N,H,W,C), or as anything `open_source` reads, and come out as
     uint8 (N,C,H,W).
     """
 
-    def __init__(self, path: Path, record: dict[str, Any], family: registry.Family) -> None:
-        self.path, self.record, self.family = path, record, family
-        self.spec = spec_from_json(record["spec"])
-        self.model = _model(family, from_json(family.Config, record["config"]), self.spec, record["seed"])
-        self.model.load_state_dict(_weights(path))
-        self.model.eval()
-
     def sample(self, n: int, *, seed: int = 0, label: str | None = None, **options: Any) -> dict[str, np.ndarray]:
         """`n` new images {"x": (n,C,H,W) uint8}, with "label" (n,) when there are classes; the same seed gives the same images."""
-        if n < 1:
-            raise ValueError(f"--n {n}: at least 1")
+        _positive("--n", n)
         code = None
         if label is not None:
             if label not in self.spec.classes:
@@ -221,9 +109,11 @@ class Run:
         return self._each("encode", source)
 
     def reconstruct(self, source: Any) -> np.ndarray:
+        """What the model keeps of the images, uint8 (N,C,H,W)."""
         return self._each("reconstruct", source)
 
     def denoise(self, source: Any) -> np.ndarray:
+        """The images without their noise, uint8 (N,C,H,W)."""
         return self._each("denoise", source)
 
     def explore(self) -> list[tuple[str, np.ndarray]]:
@@ -232,12 +122,6 @@ class Run:
         data = self.reopened()
         with torch.no_grad():
             return [(title, x.numpy()) for title, x in self.model.explore(data.batch(data.splits["test"][:64]))]
-
-    def reopened(self) -> Dataset:
-        """The source this run was trained on."""
-        if self.record["data"]["source"] is None:
-            raise ValueError(f"{self.path} was trained on arrays in memory")
-        return open_source(self.record["data"]["source"], from_json(ImageOptions, self.record["data"]["options"]))
 
     def open(self, source: Any) -> Dataset:
         """`source` read at this run's size and colours. Raises ValueError when a model that needs labels meets other classes."""
@@ -248,11 +132,6 @@ class Run:
                 f"this run is conditional on the classes {', '.join(self.spec.classes)}; {data.name} has others"
             )
         return data
-
-    def require(self, what: str) -> None:
-        """Raises ValueError when this run's family cannot do `what`."""
-        if not hasattr(self.model, what):
-            raise ValueError(f"{self.family.name} cannot {what}")
 
     def _each(self, what: str, source: Any) -> np.ndarray:
         self.require(what)
@@ -280,163 +159,102 @@ class Run:
         return np.concatenate(parts)
 
 
-# ---- parts of a training -------------------------------------------------------------------------------------------
+class TextRun(Run):
+    """A trained language model. Row number i of a seed is drawn from its own key, so it does not depend on the other rows."""
 
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        return Tokenizer.load(self.path / ASSETS)
 
-class _Pictures:
-    """A grid of samples at every checkpoint, from the same noise, so that one can watch them grow."""
+    def sample(
+        self, n: int, *, seed: int = 0, tokens: int | None = None, prompt: str = "", stop: Sequence[str] = (), **sampling: Any
+    ) -> dict[str, list[str]]:  # fmt: skip
+        """`n` new texts {"text": [...]} of up to `tokens` tokens each (default: the context), begun from nothing or a prompt.
 
-    def __init__(self, path: Path, seed: int) -> None:
-        self.path, self.seed = path, seed
+        `sampling` are the fields of `generation.Sampling`.
+        """
+        _positive("--n", n)
+        texts: list[str] = []
+        for first in range(0, n, TEXTS):
+            prompts = [prompt] * min(TEXTS, n - first)
+            texts += self._written(prompts, tokens or self.spec.context, seed, first, stop, Sampling(**sampling))
+        return {"text": texts}
 
-    def step(self, step: int, steps: int, items: int) -> None:
-        return None
+    def complete(
+        self, prompt: str | Sequence[str], tokens: int = 200, *, seed: int = 0, stop: Sequence[str] = (), **sampling: Any
+    ) -> Any:  # fmt: skip
+        """What comes after a prompt (a str), or after each of several (a list of str), in up to `tokens` tokens.
 
-    def record(self, record: dict[str, Any]) -> None:
-        return None
+        It ends before the first of the strings `stop`, and at the end of a document; `sampling` are the fields of
+        `generation.Sampling`.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        if not prompts:
+            return []
+        texts = self._written(prompts, tokens, seed, 0, stop, Sampling(**sampling))
+        return texts[0] if isinstance(prompt, str) else texts
 
-    def saved(self, step: int, averaged: Any) -> None:
-        with torch.no_grad():
-            drawn = averaged.eval().sample(48, generator=keyed(self.seed, "sample", 0))
-        contact_sheet([("", drawn["x"].cpu().numpy())], self.path / "samples" / f"{step:08d}.png")
+    def stream(
+        self, prompt: str, tokens: int = 200, *, seed: int = 0, stop: Sequence[str] = (), **sampling: Any
+    ) -> Iterator[str]:  # fmt: skip
+        """As `complete` for one prompt, piece by piece as it is written."""
+        text = Stream(self.tokenizer.bytes_of, stop)
+        for step in self._steps([prompt], tokens, seed, 0, Sampling(**sampling)):
+            token = int(step.tokens[0])
+            if token == self.tokenizer.end:
+                break
+            yield text.push(token)
+            if text.stopped:
+                return
+        yield text.close()
 
-    def close(self) -> None:
-        return None
+    def _written(
+        self, prompts: list[str], tokens: int, seed: int, first: int, stop: Sequence[str], sampling: Sampling
+    ) -> list[str]:
+        texts, pieces = [Stream(self.tokenizer.bytes_of, stop) for _ in prompts], [list[str]() for _ in prompts]
+        ended = [False] * len(prompts)
+        for step in self._steps(prompts, tokens, seed, first, sampling):
+            for row, token in enumerate(step.tokens.tolist()):
+                if not ended[row]:
+                    ended[row] = token == self.tokenizer.end
+                    pieces[row].append("" if ended[row] else texts[row].push(token))
+                    ended[row] |= texts[row].stopped
+            if all(ended):
+                break
+        return ["".join(part) + text.close() for part, text in zip(pieces, texts)]
 
+    def _steps(self, prompts: list[str], tokens: int, seed: int, first: int, sampling: Sampling) -> Iterator[Any]:
+        _positive("--tokens", tokens)
+        rows = [self.tokenizer.encode(prompt).tolist() or [self.spec.start] for prompt in prompts]
+        draws = [torch.rand(tokens, generator=keyed(seed, "text", first + row)) for row in range(len(rows))]
+        unknown = self.tokenizer.unknown
+        return generate(self.model, rows, torch.stack(draws), sampling, () if unknown is None else (unknown,))
 
-def _fit(fabric: Any, net: Any, data: Dataset, recipe: Recipe, plan: budgets.Plan, record: dict[str, Any], path: Path, track: str | None,
-         quiet: bool, deadline: float | None, family: registry.Family, extended: bool = False) -> Run:  # fmt: skip
-    import sys
+    def evaluate(self) -> list[Score]:
+        """Likelihood of the whole test split, beside what compressors and an n-gram model reach given the same training text."""
+        from latente.evaluation import text
 
-    watchers: list[Any] = []
-    if fabric.is_global_zero:
-        watchers = [_Pictures(path, record["seed"])]
-        if not quiet:
-            watchers.insert(0, progress.Bar() if sys.stderr.isatty() else progress.Lines())
-        if track == "tensorboard":
-            watchers.append(progress.TensorBoard(path))
-    trainer = engine.Trainer(fabric, net, data, recipe, plan, record["seed"])
-    began = time.monotonic()
-    try:
-        trainer.fit(path, watchers, deadline, plan if extended else None)
-        if fabric.is_global_zero:
-            _finish(net, data, path, record["seed"])
-        record |= {"status": "finished", "stopped": "all steps done"}  # only now: a finished run has its weights
-    except Interrupted as error:
-        record |= {"status": "interrupted", "stopped": str(error)}
-        raise
-    except Diverged as error:
-        record |= {"status": "diverged", "stopped": str(error)}
-        raise
-    finally:
-        for watcher in watchers:
-            watcher.close()
-        if fabric.is_global_zero:
-            record["plan"] = trainer.plan.to_json()
-            record["seconds"] = round(record.get("seconds", 0) + time.monotonic() - began, 1)
-            checkpoint.write_json(path / "run.json", record)
-    if fabric.is_global_zero:
-        for line in _model_warnings(net, path):
-            if not quiet:
-                _say(f"note: {line}")
-    fabric.barrier()
-    return Run(path, record, family)
-
-
-def _finish(net: Any, data: Dataset, path: Path, seed: int) -> None:
-    """Writes the weights a run is used with: the best averaged ones, after what the model fits once at the end."""
-    model = copy.deepcopy(net).cpu().eval()
-    model.load_state_dict(_best(path))
-    if hasattr(model, "finish"):
-        items = data.splits["train"]
-        with torch.no_grad():
-            model.finish(data.batch(items[i : i + CHUNK]) for i in range(0, len(items), CHUNK))
-    checkpoint.write_weights(path, model.state_dict())
-
-
-def _best(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        return checkpoint.read_tensors(path, "best", "ema")
-    except RunError:
-        return checkpoint.read_tensors(path, "best", "model")
-
-
-def _weights(path: Path) -> dict[str, torch.Tensor]:
-    return checkpoint.read_weights(path) or _best(path)
-
-
-def _model_warnings(net: Any, path: Path) -> list[str]:
-    if not hasattr(net, "warnings"):
-        return []
-    held = [r for r in checkpoint.read_metrics(path) if any(n.startswith("validation/") for n in r)]
-    return net.warnings({n.removeprefix("validation/"): v for n, v in held[-1].items()}) if held else []
-
-
-def _measured(
-    fabric: Any,
-    data: Dataset,
-    build: Any,
-    planned: dict[str, Any],
-    size: str | None,
-    precision: str,
-    deadline: float,
-    seed: int,
-) -> Any:
-    def timed(model: Any, recipe: Recipe, kind: str, steps: int) -> float:
-        plan = budgets.plan(1000, recipe, precision=kind, **{**planned, "processes": 1})
-        trainer = engine.Trainer(fabric, model, data, recipe, plan, seed)
-        began = time.perf_counter()
-        for batch in trainer.batches(0, steps):
-            trainer.train_step(batch)
-        return (time.perf_counter() - began) / steps
-
-    def single(of: str) -> tuple[Any, Recipe]:
-        model, recipe = build(of)
-        return model, replace(recipe, batch_size=max(1, recipe.batch_size // planned["processes"]))
-
-    precisions = ("float32", "bfloat16") if precision == "auto" else (precision,)
-    choice = None
-    if fabric.is_global_zero:
-        choice = budgets.choose(
-            single, (size,) if size else SIZES, precisions, timed, lambda: deadline - time.monotonic()
+        data: TextDataset = self.reopened()
+        (start, stop), (held_start, held_stop) = data.ranges["train"], data.ranges["test"]
+        held = np.asarray(data.tokens[held_start:held_stop], np.int64)
+        first = self.tokenizer.bytes_of(int(held[0]))  # nothing stands before it, so it is not predicted
+        characters = data.characters["test"] - len(first.decode("utf-8", "replace"))
+        with torch.inference_mode():
+            nats = text.token_nats(self.model.logits, held, self.spec.context)
+        train = np.asarray(data.tokens[start:stop])
+        references = text.references(
+            data.raw("train"), data.raw("test"), train, held, self.spec.vocabulary, characters
         )
-    return fabric.broadcast(choice)
+        return text.likelihood(nats, self.spec.context, characters, data.bytes["test"] - len(first), references)
 
 
-def _extension(
-    path: Path, record: dict[str, Any], recipe: Recipe, steps: str | int | None, budget: str | None
-) -> budgets.Plan | None:
-    """The plan of a longer run, or None when nothing was asked for."""
-    if steps is None and budget is None:
-        return None
-    state = checkpoint.read_state(path)
-    plan = budgets.Plan.from_json(state["plan"])
-    if steps is not None:
-        text = str(steps).removeprefix("+")
-        if not text.isdigit() or int(text) < 1:
-            raise ValueError(f"--steps {steps!r}: how many more, as +1000")
-        more = int(text)
-    else:
-        rate = record.get("seconds", 0) / max(1, state["step"])
-        more = max(1, int(budgets.seconds(str(budget).removeprefix("+")) / max(rate, 1e-6)))
-    total = max(plan.steps, state["step"]) + more if steps is not None else state["step"] + more
-    return replace(plan, steps=total, decay_start=max(state["step"], total - round(recipe.decay * total)))
+# ---- opening a run -------------------------------------------------------------------------------------------------
+
+ASSETS = "data"  # the folder of a run that holds its tokenizer
 
 
-def _sort_settings(
-    family: registry.Family, settings: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any], ImageOptions]:
-    """Settings by whom they belong to. Raises ValueError naming an unknown one."""
-    owners = {kind: {f.name for f in fields(kind)} for kind in (family.Config, Recipe, ImageOptions)}
-    unknown = [name for name in settings if not any(name in known for known in owners.values())]
-    if unknown:
-        known = sorted(set().union(*owners.values()))
-        raise ValueError(f"{family.name} has no setting {', '.join(unknown)}; there are {', '.join(known)}")
-    config, recipe, data = ({n: v for n, v in settings.items() if n in known} for known in owners.values())
-    return config, recipe, merge(ImageOptions(), data)
-
-
-def _model(family: registry.Family, config: Any, spec: Any, seed: int) -> Any:
+def built(family: registry.Family, config: Any, spec: Spec, seed: int) -> Any:
+    """A model with its initial weights. Raises ValueError when the settings cannot be built."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(seed, "init"))
         try:
@@ -445,15 +263,8 @@ def _model(family: registry.Family, config: Any, spec: Any, seed: int) -> Any:
             raise ValueError(f"{family.name} cannot be built with {config}: {error}") from None
 
 
-def _take_weights(model: Any, run: Path) -> None:
-    checkpoint.read_run(run)
-    try:
-        model.load_state_dict(_weights(run))
-    except RuntimeError:
-        raise ValueError(f"--init {run}: its model has other sizes; give the same --size and settings") from None
-
-
-def _family(record: dict[str, Any], model_file: str | None) -> registry.Family:
+def family_of(record: dict[str, Any], model_file: str | None) -> registry.Family:
+    """The family of a run. Raises ValueError when it is a user's own file and that file is not given."""
     if record["model_sha256"] is None:
         return registry.load(record["model"])
     if model_file is None:
@@ -461,33 +272,25 @@ def _family(record: dict[str, Any], model_file: str | None) -> registry.Family:
     return registry.load_file(model_file, record["model_sha256"])
 
 
-def _free_name(model: str, data: str) -> Path:
-    number = 1
-    while (path := Path("runs") / f"{model}-{data}-{number}").exists():
-        number += 1
-    return path
+def options_of(path: Path, record: dict[str, Any]) -> Any:
+    """How a run's source is read again; text by the run's own tokenizer."""
+    options = from_json(OPTIONS[record["spec"]["kind"]], record["data"]["options"])
+    return replace(options, tokenizer=str(path / ASSETS)) if isinstance(options, TextOptions) else options
 
 
-def _versions() -> dict[str, str]:
-    return {"torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine()}
+def averaged_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The averaged weights of the best checkpoint; where nothing was averaged, its weights."""
+    try:
+        return checkpoint.read_tensors(path, "best", "ema")
+    except RunError:
+        return checkpoint.read_tensors(path, "best", "model")
 
 
-def _cores() -> set[int] | range:
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+def usable_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The weights a run is used with: what it ended with, or its best checkpoint's while it is not finished."""
+    return checkpoint.read_weights(path) or averaged_weights(path)
 
 
-def _say(line: str) -> None:
-    import sys
-
-    print(line, file=sys.stderr, flush=True)
-
-
-def _decoding() -> Any:
-    said = [time.monotonic()]
-
-    def tell(what: str, done: int, total: int) -> None:
-        if time.monotonic() - said[0] > 2 or (done == total and total > 5000):
-            said[0] = time.monotonic()
-            _say(f"{what} {done:,}/{total:,}")
-
-    return tell
+def _positive(flag: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{flag} {value}: at least 1")

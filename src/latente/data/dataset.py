@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
 from latente.data.audit import Audit, describe, warnings
 from latente.data.errors import DataError
+from latente.data.images import contact_sheet
 from latente.rng import permutation
 from latente.spec import ImageSpec
 
@@ -59,6 +60,8 @@ class Dataset:
     audit: Audit
     keys: list[str] | None = None
     """relative paths, where images were files"""
+    previewed: ClassVar[int] = 48
+    """how many images `preview` is given"""
 
     def batch(self, indices: np.ndarray) -> dict[str, torch.Tensor]:
         """{"x": uint8 (B,C,H,W)}, and "label": int64 (B,) when there are classes, in the order of `indices`."""
@@ -81,6 +84,10 @@ class Dataset:
     def describe(self) -> list[tuple[str, str]]:
         """(what, value) rows, for people."""
         return describe(self)
+
+    def preview(self, drawn: dict[str, np.ndarray], path: Path) -> None:
+        """Writes drawn images {"x": (n,C,H,W)} as one sheet, PATH.png."""
+        contact_sheet([("", drawn["x"])], path.with_suffix(".png"))
 
     def names(self, indices: np.ndarray) -> list[str]:
         """What to call these images when they are written again: their relative path without suffix, or their number."""

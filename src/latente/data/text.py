@@ -7,10 +7,12 @@ several documents an end token follows each, and it counts as neither a characte
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -72,6 +74,8 @@ class TextDataset:
     splits: dict[str, np.ndarray]
     """train, validation, test: where windows that follow one another begin"""
     audit: TextAudit
+    previewed: ClassVar[int] = 2
+    """how many texts `preview` is given"""
 
     def order(self, seed: int, epoch: int) -> np.ndarray:
         """Where the training windows of one epoch begin, (N,) int64, shuffled; N is the same in every epoch.
@@ -113,6 +117,12 @@ class TextDataset:
         """(what, value) rows, for people."""
         return describe(self)
 
+    def preview(self, drawn: dict[str, np.ndarray], path: Path) -> None:
+        """Writes drawn texts {"tokens": (n,T)} to PATH.txt."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        texts = [self.tokenizer.decode(row) for row in drawn["tokens"]]
+        path.with_suffix(".txt").write_text("\n\n-----\n\n".join(texts) + "\n", encoding="utf-8")
+
     def save_assets(self, folder: str | Path) -> None:
         """Writes the tokenizer, from which `TextOptions(tokenizer=folder)` makes this dataset again."""
         self.tokenizer.save(folder)
@@ -132,3 +142,37 @@ def windows(name: str, ranges: dict[str, tuple[int, int]], context: int | None) 
     return chosen, {
         split: np.arange(start, stop - chosen, chosen, dtype=np.int64) for split, (start, stop) in ranges.items()
     }
+
+
+OUTPUTS = (".txt", ".jsonl", ".parquet")
+
+
+def check_text_output(path: Path) -> None:
+    """Raises DataError when texts cannot be written to `path`: it exists, or is of no known kind."""
+    if path.exists():
+        raise DataError(f"--out {path} exists already; choose another")
+    if path.suffix not in OUTPUTS:
+        raise DataError(f"--out {path}: texts go to {', '.join(OUTPUTS)}")
+
+
+def write_texts(path: Path, texts: list[str]) -> Path:
+    """Writes texts to a .txt (an empty line between two), .jsonl or .parquet (column "text"); it appears whole or not at all."""
+    check_text_output(path)
+    draft = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".parquet":
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
+            pq.write_table(pa.table({"text": texts}), draft)
+        elif path.suffix == ".jsonl":
+            draft.write_text("".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts), encoding="utf-8")
+        else:
+            draft.write_text("\n\n".join(texts) + "\n", encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        draft.unlink(missing_ok=True)
+    return path

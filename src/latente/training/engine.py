@@ -1,4 +1,4 @@
-"""The one training loop. It knows phases, not families; it is the only place that knows Fabric.
+"""The one training loop. It knows phases, not families.
 
 A step: one batch from the data; for every phase that is due, the model's losses, their gradients on that phase's
 parameters alone, the phase's optimisers; then the averaged weights. Every random draw is keyed by (seed, step, phase) and
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import lightning_fabric
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -25,7 +23,7 @@ from torch import Tensor, nn
 from latente import checkpoint, optim
 from latente.config import Recipe
 from latente.phases import Losses, Phase
-from latente.rng import key, keyed, permutation
+from latente.rng import key, keyed
 from latente.training.budget import Plan
 from latente.training.stopping import Diverged, Interrupted, Signals
 
@@ -37,6 +35,7 @@ class Source(Protocol):
 
     splits: dict[str, np.ndarray]
 
+    def order(self, seed: int, epoch: int) -> np.ndarray: ...
     def batch(self, indices: np.ndarray) -> Batch: ...
 
 
@@ -48,25 +47,11 @@ class Watcher(Protocol):
     def saved(self, step: int, averaged: nn.Module) -> None: ...
 
 
-def fabric(device: str, processes: int) -> lightning_fabric.Fabric:
-    """Fabric for `device` (auto, cpu, cuda, mps); `processes` of them were started by torchrun, on one machine or several."""
-    from lightning_fabric.strategies import DDPStrategy
-
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes)) if processes > 1 else 1
-    strategy: Any = DDPStrategy(find_unused_parameters=True) if processes > 1 else "auto"
-    made = lightning_fabric.Fabric(
-        accelerator=device, devices=here, num_nodes=processes // here, strategy=strategy, precision="32-true"
-    )
-    made.launch()
-    return made
-
-
 class Trainer:
     """A model in training: its optimisers, averaged weights and position. `fit` runs it to the plan's end."""
 
-    def __init__(
-        self, fabric: lightning_fabric.Fabric, model: nn.Module, data: Source, recipe: Recipe, plan: Plan, seed: int
-    ) -> None:
+    def __init__(self, fabric: Any, model: nn.Module, data: Source, recipe: Recipe, plan: Plan, seed: int) -> None:
+        """`fabric` as `devices.fabric` makes it."""
         self.fabric, self.data, self.recipe, self.plan, self.seed = fabric, data, recipe, plan, seed
         self.step, self.lr_scale, self.best = 0, 1.0, float("inf")
         model = model.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -77,7 +62,8 @@ class Trainer:
         muon = set(self.model.muon_parameters()) if hasattr(self.model, "muon_parameters") else set()
         groups = {phase.modules: self.owned[phase.name] for phase in self.phases}
         self.optimizers = {
-            "+".join(modules) or "all": optim.build(named, muon, recipe) for modules, named in groups.items()
+            "+".join(modules) or "all": optim.build(named, muon, recipe, plan.precision == "bfloat16")
+            for modules, named in groups.items()
         }
         self.module: Any = fabric.setup_module(model) if plan.processes > 1 else model
         self.compiled = torch.compile(self.module) if plan.compile else self.module
@@ -177,20 +163,19 @@ class Trainer:
 
         The order of items is one shuffle of the training split after another, each keyed by its epoch, cut into batches.
         """
-        items = self.data.splits["train"]
-        size = self.plan.batch_size
+        count, size = len(self.data.splits["train"]), self.plan.batch_size
         shuffles: dict[int, np.ndarray] = {}
 
         def indices(step: int) -> np.ndarray:
             places = np.arange(step * size, (step + 1) * size)
-            epochs = places // len(items)
+            epochs = places // count
             for epoch in [old for old in shuffles if old < epochs[0]]:
                 del shuffles[epoch]
             for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
                 if epoch not in shuffles:
-                    shuffles[epoch] = permutation(len(items), self.seed, "epoch", epoch).numpy()
-            order = np.concatenate([shuffles[int(e)][places[epochs == e] % len(items)] for e in np.unique(epochs)])
-            return items[self._share(torch.from_numpy(order)).numpy()]
+                    shuffles[epoch] = self.data.order(self.seed, epoch)
+            order = np.concatenate([shuffles[int(e)][places[epochs == e] % count] for e in np.unique(epochs)])
+            return self._share(torch.from_numpy(order)).numpy()
 
         with ThreadPoolExecutor(1) as worker:
             pending = worker.submit(lambda: self.data.batch(indices(start)))

@@ -1,0 +1,78 @@
+"""Where a training runs: in this one process on the CPU, or wherever Lightning Fabric puts it.
+
+This is the only place that knows Fabric, and it is imported only when something it does is asked for: its import alone
+takes longer than many a small training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class OneProcess:
+    """What the engine asks of Fabric, for one process on the CPU, where all of it is trivial."""
+
+    device = torch.device("cpu")
+    global_rank = 0
+    is_global_zero = True
+
+    def setup_module(self, module: nn.Module) -> nn.Module:
+        return module
+
+    def all_reduce(self, value: Tensor, reduce_op: str) -> Tensor:
+        return value
+
+    def broadcast(self, value: Any) -> Any:
+        return value
+
+    def barrier(self) -> None:
+        return None
+
+    @contextlib.contextmanager
+    def rank_zero_first(self) -> Iterator[None]:
+        yield
+
+
+def fabric(device: str, processes: int, shard: bool = False) -> Any:
+    """Fabric for `device` (auto, cpu, cuda, mps), or `OneProcess` when one process on the CPU is all there is.
+
+    `processes` of them were started by torchrun, on one machine or several. With `shard`, each keeps a part of the weights,
+    gradients and optimiser states (FSDP), else a copy (DDP).
+    """
+    alone = processes == 1 and not shard
+    if alone and (device == "cpu" or (device == "auto" and not _accelerated())):
+        return OneProcess()
+    import lightning_fabric
+    from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy
+
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes)) if processes > 1 else 1
+    strategy: Any = "auto"
+    if shard:
+        strategy = ModelParallelStrategy(_sharded, data_parallel_size=processes, tensor_parallel_size=1)
+    elif processes > 1:
+        strategy = DDPStrategy(find_unused_parameters=True)
+    made = lightning_fabric.Fabric(
+        accelerator=device, devices=here, num_nodes=processes // here, strategy=strategy, precision="32-true"
+    )
+    made.launch()
+    return made
+
+
+def _accelerated() -> bool:
+    return torch.cuda.is_available() or torch.backends.mps.is_available()
+
+
+def _sharded(model: nn.Module, mesh: Any) -> nn.Module:
+    """FSDP of every block of a model and of what is left of it."""
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = mesh["data_parallel"]
+    for block in getattr(model, "blocks", ()):
+        fully_shard(block, mesh=mesh)
+    return fully_shard(model, mesh=mesh)
