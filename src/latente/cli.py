@@ -479,8 +479,9 @@ def _demo(words: list[str], started: float) -> int:
 
 
 _RUN: dict[str, Callable[[list[str], float], int]] = {
-    "train": _train, "resume": _resume, "sample": _sample, "evaluate": _evaluate, "reconstruct": _apply("reconstruct"), "denoise": _apply("denoise"),
-    "encode": _apply("encode"), "explore": _explore, "data": _data, "demo": _demo,
+    "train": _train, "resume": _resume, "sample": _sample, "evaluate": _evaluate,
+    "reconstruct": _apply("reconstruct"), "denoise": _apply("denoise"), "encode": _apply("encode"),
+    "explore": _explore, "data": _data, "demo": _demo,
 }  # fmt: skip
 
 

@@ -2,9 +2,9 @@
 
     prompts -> one pass over all of them -> draw a token -> one pass over that token -> draw ...
 
-The model gives `logits(tokens, cache)` and `cache(rows, padding)`; what it has read stays in the cache. When the cache is
-full, the window slides: the oldest half of the context is forgotten and the newest half is read again, so every token is
-drawn with between half a context and a whole one before it, and the cost per token stays constant.
+The model gives `logits(tokens, cache)` and `cache(rows, padding)`; what it has read stays in the cache. When a text fills the
+context, its window slides: the oldest half is forgotten and the newest half is read again, so every later token is drawn
+with between half a context and a whole one before it, and the cost per token stays constant.
 """
 
 from __future__ import annotations
@@ -55,7 +55,11 @@ class Step(NamedTuple):
 
 @torch.inference_mode()
 def generate(
-    model: Any, prompts: Sequence[Sequence[int]], draws: Tensor, sampling: Sampling | None = None, never: Sequence[int] = ()
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    draws: Tensor,
+    sampling: Sampling | None = None,
+    never: Sequence[int] = (),
 ) -> Iterator[Step]:
     """Continues each of B prompts (at least one token each) by N tokens, one `Step` at a time.
 
@@ -82,9 +86,13 @@ def generate(
         if cache.room:
             logits = model.logits(tokens[:, None], cache)[:, -1]
         else:
-            half = max(1, context // 2)
-            recent = [torch.cat([prompt[-context:], row[: place + 1]])[-half:] for prompt, row in zip(held, new)]
-            cache, logits = _read(model, recent)
+            windows = [context - empty for empty in _padding(cache, len(held))]
+            kept = [max(1, context // 2) if window == context else window + 1 for window in windows]
+            cache, logits = _read(model, [torch.cat([p, row[: place + 1]])[-k:] for p, row, k in zip(held, new, kept)])
+
+
+def _padding(cache: Any, rows: int) -> list[int]:
+    return [0] * rows if cache.padding is None else cache.padding.tolist()
 
 
 def _read(model: Any, texts: list[Tensor]) -> tuple[Any, Tensor]:
@@ -118,7 +126,7 @@ def drawn(logits: Tensor, uniform: Tensor, sampling: Sampling, seen: Tensor | No
         least = chances.topk(sampling.top_k, 1).values[:, -1:]
         chances = chances * (chances >= least)
     if sampling.top_p is not None and sampling.top_p < 1:
-        ranked, order = chances.sort(1, descending=True, stable=True)
+        ranked, order = torch.sort(chances, dim=1, descending=True, stable=True)
         before = ranked.cumsum(1) - ranked
         kept = before < sampling.top_p * ranked.sum(1, keepdim=True)
         chances = torch.zeros_like(chances).scatter(1, order, ranked * kept)

@@ -53,8 +53,8 @@ def train(
 ) -> Run:
     """Trains `model` on `source` within `budget` ("5m" when no limit is given), or for `steps` or `epochs`.
 
-    `settings` are fields of the model's Config, of Recipe and of the options of its kind of data. Raises ValueError (DataError, RunError), one
-    clear line, for bad input; Interrupted after a signal, the run being saved; Diverged when the numbers blew up twice.
+    `settings` are fields of the model's Config, of Recipe and of the options of its kind of data. Raises ValueError
+    (DataError, RunError), one clear line, for bad input; Interrupted after a signal, the run being saved; Diverged when the numbers blew up twice.
     """
     started = time.monotonic() if started is None else started
     processes = int(os.environ.get("WORLD_SIZE", "1"))
@@ -299,9 +299,7 @@ def _extension(
     return replace(plan, steps=total, decay_start=max(state["step"], total - round(recipe.decay * total)))
 
 
-def _sort_settings(
-    family: registry.Family, settings: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any], Any]:
+def _sort_settings(family: registry.Family, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], Any]:
     """Settings by whom they belong to. Raises ValueError naming an unknown one."""
     options = OPTIONS[family.Model.accepts[0].kind]
     owners = {kind: {f.name for f in fields(kind)} for kind in (family.Config, Recipe, options)}

@@ -69,7 +69,9 @@ def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
     return x if wide is matrices else x.mT
 
 
-def build(parameters: dict[str, nn.Parameter], muon: set[str], recipe: Recipe, half: bool = False) -> dict[str, Optimizer]:
+def build(
+    parameters: dict[str, nn.Parameter], muon: set[str], recipe: Recipe, half: bool = False
+) -> dict[str, Optimizer]:
     """AdamW for `parameters`, and Muon for those named in `muon` (2-D hidden matrices). Keys "adamw", "muon"."""
     hidden = {n: p for n, p in parameters.items() if n in muon}
     assert all(p.ndim == 2 for p in hidden.values()), "Muon takes matrices"

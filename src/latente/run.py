@@ -242,9 +242,7 @@ class TextRun(Run):
         with torch.inference_mode():
             nats = text.token_nats(self.model.logits, held, self.spec.context)
         train = np.asarray(data.tokens[start:stop])
-        references = text.references(
-            data.raw("train"), data.raw("test"), train, held, self.spec.vocabulary, characters
-        )
+        references = text.references(data.raw("train"), data.raw("test"), train, held, self.spec.vocabulary, characters)
         return text.likelihood(nats, self.spec.context, characters, data.bytes["test"] - len(first), references)
 
 

@@ -28,7 +28,9 @@ SMALL = {"image": SPECS["8x8 grey, 4 classes"], "text": SPECS["11 tokens, 16 at 
 TYPICAL = {"image": SPECS["28x28 grey"], "text": SPECS["300 tokens, 40 at once"]}
 SOURCES = {"image": "digits", "text": "pydoc"}
 FAMILIES = registry.names()
-PAIRS = [(name, spec) for name in FAMILIES for spec in SPECS if isinstance(SPECS[spec], registry.load(name).Model.accepts)]
+PAIRS = [
+    (name, spec) for name in FAMILIES for spec in SPECS if isinstance(SPECS[spec], registry.load(name).Model.accepts)
+]
 every_family = pytest.mark.parametrize("name", FAMILIES)
 
 
@@ -182,7 +184,8 @@ def digest(run):
 @every_family
 def test_the_same_command_gives_the_same_weights_and_samples(name, tmp_path):
     runs = [
-        latente.train(name, SOURCES[kind(name)], out=tmp_path / o, steps=12, size="tiny", batch_size=16, quiet=True) for o in "ab"
+        latente.train(name, SOURCES[kind(name)], out=tmp_path / o, steps=12, size="tiny", batch_size=16, quiet=True)
+        for o in "ab"
     ]
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
     first, second = runs[0].sample(20, seed=3), latente.load(tmp_path / "b").sample(20, seed=3)

@@ -167,7 +167,9 @@ def write_texts(path: Path, texts: list[str]) -> Path:
 
             pq.write_table(pa.table({"text": texts}), draft)
         elif path.suffix == ".jsonl":
-            draft.write_text("".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts), encoding="utf-8")
+            draft.write_text(
+                "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts), encoding="utf-8"
+            )
         else:
             draft.write_text("\n\n".join(texts) + "\n", encoding="utf-8")
         draft.replace(path)

@@ -276,16 +276,15 @@ class Model(nn.Module):
         if self.ngrams is not None:
             known = tokens + 1
             if cache is not None and cache.padding is not None:
-                known = known.masked_fill(torch.arange(at, at + length, device=tokens.device) < cache.padding[:, None], 0)
+                known = known.masked_fill(
+                    torch.arange(at, at + length, device=tokens.device) < cache.padding[:, None], 0
+                )
             before = cache.recent if cache is not None else tokens.new_zeros(rows, self.config.ngrams - 1)
             line = torch.cat([before, known], 1)
             x = x + self.ngrams(line)
             if cache is not None:
                 cache.recent = line[:, length:]
-        if self.positions is not None:
-            x = x + self.positions(places)
-        else:
-            x = self.norm(x)
+        x = self.norm(x) if self.positions is None else x + self.positions(places)
         rotation = None if self.positions is not None else self.rotation[places]
         for number, block in enumerate(self.blocks):
             x = block(x, rotation, mask, cache.held[number] if cache is not None else None, at)
@@ -377,8 +376,12 @@ def _as_gpt2(model: Model) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
                 "mlp.c_fc": getattr(block.widen, kind), "mlp.c_proj": getattr(block.narrow, kind),
             }  # fmt: skip
             for name, value in named.items():
-                weights[f"h.{number}.{name}.{kind}"] = value.T if value.ndim == 2 else value  # its matrices lie transposed
-    weights = {f"transformer.{name}": value for name, value in weights.items()} | {"lm_head.weight": model.embedding.weight}
+                weights[f"h.{number}.{name}.{kind}"] = (
+                    value.T if value.ndim == 2 else value
+                )  # its matrices lie transposed
+    weights = {f"transformer.{name}": value for name, value in weights.items()} | {
+        "lm_head.weight": model.embedding.weight
+    }
     settings = {"n_layer": c.layers, "n_head": c.heads, "n_embd": c.width, "n_positions": spec.context}
     return "GPT2LMHeadModel", {"vocab_size": spec.vocabulary, "activation_function": "gelu_new", **settings}, weights
 
