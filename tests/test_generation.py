@@ -110,7 +110,8 @@ def test_the_repetition_penalty_lowers_what_was_said():
 
 @given(st.floats(0, 1, exclude_max=True, width=32), st.integers(1, 5), st.floats(0.01, 1))
 def test_every_draw_is_a_token_with_a_chance(uniform, k, p):
-    token = drawn(LOGITS, torch.tensor([uniform]), Sampling(top_k=k, top_p=p))
+    falling = torch.arange(5, 0, -1.0)[None]
+    token = drawn(falling, torch.tensor([uniform]), Sampling(top_k=k, top_p=p))
     assert 0 <= int(token) < k
 
 

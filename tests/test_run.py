@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import families
 import numpy as np
 import pytest
 import torch
@@ -26,7 +27,9 @@ def weights(run):
 @pytest.mark.parametrize("name", registry.names())
 def test_a_budget_is_kept_and_fully_annealed(name, tmp_path):
     began = time.monotonic()
-    run = latente.train(name, "digits", out=tmp_path / "run", budget="12s", size="tiny", threads=1, quiet=True)
+    run = latente.train(
+        **families.arguments(name), out=tmp_path / "run", budget="12s", size="tiny", threads=1, quiet=True
+    )
     run.sample(16)
     took = time.monotonic() - began
     assert 12 * 0.85 - 1 <= took <= 12 * 1.15 + 1

@@ -4,19 +4,18 @@ import os
 import sys
 from pathlib import Path
 
+import families
 import torch
 from safetensors.torch import save_file
 
 import latente
 from latente import registry
-from latente.data.sources import open_source
 from latente.training import budget, devices, engine
 
 out, processes = Path(sys.argv[1]), int(os.environ.get("WORLD_SIZE", "1"))
 out.mkdir(exist_ok=True)
-data = open_source("digits")
 for name in registry.names():
-    family = registry.load(name)
+    family, data = registry.load(name), families.opened(name)
     torch.manual_seed(0)
     model = family.Model(family.Config.preset("tiny", data.spec), data.spec)
     plan = budget.plan(

@@ -241,7 +241,7 @@ def _train(words: list[str], started: float) -> int:
     from latente.data.sources import OPTIONS
 
     family = registry.load(name)
-    settings = (family.Config, Recipe, OPTIONS[family.Model.accepts[0].kind])
+    settings = (family.Config, Recipe, OPTIONS[family.kind])
     given = vars(_parsed(_flags(_Train, *settings), rest, f"latente train {name}"))
     from latente import launch
     from latente.training.stopping import Diverged, Interrupted
@@ -469,7 +469,7 @@ def _demo(words: list[str], started: float) -> int:
 
     @dataclass
     class Demo:
-        """Train a VAE and a GAN on scikit-learn's digits, sample from both, draw one page."""
+        """Train every family on embedded data, sample from each, draw one page."""
 
         out: Path = Path("latente-demo")
         """folder for the runs and the page"""

@@ -2,40 +2,53 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 from latente import registry
 from latente.checkpoint import RunError
+from latente.data.named import EMBEDDED
 
-SHARE = {"gan": "50s"}
 SECONDS = "25s"
+SETTINGS: dict[str, dict[str, Any]] = {"gan": {"budget": "45s"}, "gpt": {"budget": "35s", "ngrams": 5, "context": 128}}
 
 
 def run(out: Path) -> None:
-    """Trains each family on `digits` into `out` and writes `out/page.png`."""
+    """Trains each family on the embedded source of its kind, into `out`; writes `out/page.png` and prints a passage of text."""
     if out.exists():
         raise RunError(f"{out} exists already; choose another --out, or remove it")
     from latente.data.images import contact_sheet
     from latente.data.sources import open_source
-    from latente.run import train
+    from latente.launch import train
 
     began = time.monotonic()
     data = open_source("digits")
-    real = data.images[data.splits["test"][:24]]
-    rows = [("real digits, never seen in training", real)]
+    rows = [("real digits, never seen in training", data.images[data.splits["test"][:24]])]
+    passages = []
     for name in registry.names():
         print(f"\n{name}: {registry.summary(name)}")
-        trained = train(name, "digits", out=out / name, budget=SHARE.get(name, SECONDS))
+        trained: Any = train(
+            name, EMBEDDED[registry.load(name).kind], out=out / name, **{"budget": SECONDS, **SETTINGS.get(name, {})}
+        )
+        if trained.spec.kind == "text":
+            passages.append((name, trained.complete("The ", 400, temperature=0.7)))
+            continue
         if hasattr(trained.model, "reconstruct"):
             batch = data.batch(data.splits["test"][:24])
             rows.append((f"{name}: the same digits, reconstructed", trained.model.reconstruct(batch)["x"].numpy()))
         rows.append((f"{name}: samples", trained.sample(24)["x"]))
     contact_sheet(rows, out / "page.png", columns=24)
+    for name, passage in passages:
+        print(f"\n{name} goes on from 'The ', after Python's language reference:\n")
+        print(textwrap.indent(f"The {passage}", "    "))
     print(f"""
 done in {time.monotonic() - began:.0f} s
 look at        {out / "page.png"}
 the runs       {", ".join(str(out / name) for name in registry.names())}
 try next       latente sample {out / "gan"} --n 1000 --out my-digits
+               latente sample {out / "gpt"} --prompt "A function "
                latente data YOUR-FOLDER
-               latente train gan YOUR-FOLDER --budget 10m""")
+               latente train gan YOUR-FOLDER --budget 10m
+               latente train gpt YOUR.txt --budget 10m""")

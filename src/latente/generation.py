@@ -123,13 +123,13 @@ def drawn(logits: Tensor, uniform: Tensor, sampling: Sampling, seen: Tensor | No
         return logits.argmax(1)
     chances = F.softmax(logits if sampling.temperature == 1 else logits / sampling.temperature, 1)
     if sampling.top_k is not None and sampling.top_k < chances.shape[1]:
-        least = chances.topk(sampling.top_k, 1).values[:, -1:]
-        chances = chances * (chances >= least)
+        kept, places = chances.topk(sampling.top_k, 1)
+        chances = torch.zeros_like(chances).scatter(1, places, kept)
     if sampling.top_p is not None and sampling.top_p < 1:
         ranked, order = torch.sort(chances, dim=1, descending=True, stable=True)
         before = ranked.cumsum(1) - ranked
-        kept = before < sampling.top_p * ranked.sum(1, keepdim=True)
-        chances = torch.zeros_like(chances).scatter(1, order, ranked * kept)
+        enough = before < sampling.top_p * ranked.sum(1, keepdim=True)
+        chances = torch.zeros_like(chances).scatter(1, order, ranked * enough)
     if sampling.min_p is not None:
         chances = chances * (chances >= sampling.min_p * chances.amax(1, keepdim=True))
     reached = chances.cumsum(1)

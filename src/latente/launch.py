@@ -54,7 +54,8 @@ def train(
     """Trains `model` on `source` within `budget` ("5m" when no limit is given), or for `steps` or `epochs`.
 
     `settings` are fields of the model's Config, of Recipe and of the options of its kind of data. Raises ValueError
-    (DataError, RunError), one clear line, for bad input; Interrupted after a signal, the run being saved; Diverged when the numbers blew up twice.
+    (DataError, RunError), one clear line, for bad input; Interrupted after a signal, the run being saved; Diverged when the
+    numbers blew up twice.
     """
     started = time.monotonic() if started is None else started
     processes = int(os.environ.get("WORLD_SIZE", "1"))
@@ -301,7 +302,7 @@ def _extension(
 
 def _sort_settings(family: registry.Family, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], Any]:
     """Settings by whom they belong to. Raises ValueError naming an unknown one."""
-    options = OPTIONS[family.Model.accepts[0].kind]
+    options = OPTIONS[family.kind]
     owners = {kind: {f.name for f in fields(kind)} for kind in (family.Config, Recipe, options)}
     unknown = [name for name in settings if not any(name in known for known in owners.values())]
     if unknown:

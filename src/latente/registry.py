@@ -27,6 +27,11 @@ class Family:
     description: str
     sha256: str | None = None
 
+    @property
+    def kind(self) -> str:
+        """The kind of data it takes."""
+        return self.Model.accepts[0].kind
+
 
 def names() -> list[str]:
     """All built-in families, sorted; reads file names only."""

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 
+import families
 import numpy as np
 import pytest
 import torch
@@ -26,7 +27,6 @@ SPECS = {
 }
 SMALL = {"image": SPECS["8x8 grey, 4 classes"], "text": SPECS["11 tokens, 16 at once"]}
 TYPICAL = {"image": SPECS["28x28 grey"], "text": SPECS["300 tokens, 40 at once"]}
-SOURCES = {"image": "digits", "text": "pydoc"}
 FAMILIES = registry.names()
 PAIRS = [
     (name, spec) for name in FAMILIES for spec in SPECS if isinstance(SPECS[spec], registry.load(name).Model.accepts)
@@ -35,7 +35,7 @@ every_family = pytest.mark.parametrize("name", FAMILIES)
 
 
 def kind(name):
-    return registry.load(name).Model.accepts[0].kind
+    return registry.load(name).kind
 
 
 def made(name, spec, size="tiny", **config):
@@ -184,7 +184,7 @@ def digest(run):
 @every_family
 def test_the_same_command_gives_the_same_weights_and_samples(name, tmp_path):
     runs = [
-        latente.train(name, SOURCES[kind(name)], out=tmp_path / o, steps=12, size="tiny", batch_size=16, quiet=True)
+        latente.train(**families.arguments(name), out=tmp_path / o, steps=12, size="tiny", batch_size=16, quiet=True)
         for o in "ab"
     ]
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
@@ -195,7 +195,7 @@ def test_the_same_command_gives_the_same_weights_and_samples(name, tmp_path):
 @every_family
 def test_stopped_and_resumed_equals_never_stopped(name, tmp_path, monkeypatch):
     arguments = {"steps": 15, "size": "tiny", "batch_size": 16, "quiet": True, "checkpoint_every": 4}
-    latente.train(name, SOURCES[kind(name)], out=tmp_path / "whole", **arguments)
+    latente.train(**families.arguments(name), out=tmp_path / "whole", **arguments)
     step = engine.Trainer.train_step
 
     def until(stop):
@@ -210,7 +210,7 @@ def test_stopped_and_resumed_equals_never_stopped(name, tmp_path, monkeypatch):
         run = tmp_path / f"stopped-{stop}"
         monkeypatch.setattr(engine.Trainer, "train_step", until(stop))
         with pytest.raises(MemoryError):
-            latente.train(name, SOURCES[kind(name)], out=run, **arguments)
+            latente.train(**families.arguments(name), out=run, **arguments)
         monkeypatch.setattr(engine.Trainer, "train_step", step)
         latente.resume(run, quiet=True)
         assert digest(run) == digest(tmp_path / "whole"), stop

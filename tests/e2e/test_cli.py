@@ -11,7 +11,7 @@ from PIL import Image
 
 from latente import checkpoint, registry
 from latente.cli import main
-from latente.spec import ImageSpec
+from latente.spec import ImageSpec, TextSpec
 
 TRAIN = ["--steps", "4", "--size", "tiny", "--quiet"]
 
@@ -123,5 +123,6 @@ def test_help_names_every_command_model_and_flag(capsys):
         family = registry.load(name)
         for field in family.Config.__dataclass_fields__:
             assert f"--{field.replace('_', '-')}" in shown
-        assert family.Config.preset("tiny", ImageSpec(1, 8, 8)) != family.Config.preset("base", ImageSpec(1, 64, 64))
+        small, large = {"image": (ImageSpec(1, 8, 8), ImageSpec(1, 64, 64)), "text": (TextSpec(9, 8),) * 2}[family.kind]
+        assert family.Config.preset("tiny", small) != family.Config.preset("base", large)
         assert "None" not in shown

@@ -12,6 +12,8 @@ import numpy as np
 from latente.data.errors import DataError
 
 NAMES = {"image": ("digits", "fashion-mnist"), "text": ("shakespeare", "pydoc")}
+EMBEDDED = {"image": "digits", "text": "pydoc"}
+"""the source of each kind that is on every machine"""
 _SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 _SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")
