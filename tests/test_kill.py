@@ -10,9 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-import families
 import pytest
 
+import families
 import latente
 from latente import checkpoint, registry
 from latente.checkpoint import RunError

@@ -6,11 +6,11 @@ import subprocess
 import sys
 import time
 
-import families
 import numpy as np
 import pytest
 import torch
 
+import families
 import latente
 from latente import checkpoint, registry
 from latente.checkpoint import RunError

@@ -4,10 +4,10 @@ import os
 import sys
 from pathlib import Path
 
-import families
 import torch
 from safetensors.torch import save_file
 
+import families
 import latente
 from latente import registry
 from latente.training import budget, devices, engine

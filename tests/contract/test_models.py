@@ -3,11 +3,11 @@
 import dataclasses
 import hashlib
 
-import families
 import numpy as np
 import pytest
 import torch
 
+import families
 import latente
 from latente import registry
 from latente.cli import _flags, _Train
