@@ -123,10 +123,12 @@ def test_attention_maps_are_the_weights_attention_uses():
     assert torch.allclose(by_hand, attention(x, rotation, None, None, 0), atol=1e-5)
 
 
-def test_squared_relu_and_its_gradient():
-    x = torch.randn(50, dtype=torch.float64, generator=keyed(8)).requires_grad_(True)
+def test_hand_written_gradients():
+    x = torch.randn(5, 10, dtype=torch.float64, generator=keyed(8)).requires_grad_(True)
     assert torch.equal(gpt.SquaredReLU.apply(x), F.relu(x).square())
+    assert torch.allclose(gpt.RootMeanSquare.apply(x), F.rms_norm(x, (10,), eps=1e-6))
     assert torch.autograd.gradcheck(gpt.SquaredReLU.apply, x)
+    assert torch.autograd.gradcheck(gpt.RootMeanSquare.apply, x)
 
 
 def test_an_n_gram_has_the_same_row_wherever_it_stands():

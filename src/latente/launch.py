@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import platform
 import sys
@@ -89,6 +88,8 @@ def train(
         raise ValueError(f"{family.name} does not take {data.spec.kind}s")
     for line in data.warnings():
         say(f"note: {line}")
+    if shard:
+        _check_shardable(family, recipe, processes)
     threads = threads or int(os.environ.get("OMP_NUM_THREADS") or len(_cores()))
     torch.set_num_threads(threads)
 
@@ -198,7 +199,8 @@ def _fit(fabric: Any, net: Any, data: Any, recipe: Recipe, plan: budgets.Plan, r
          quiet: bool, deadline: float | None, family: registry.Family, extended: bool = False) -> Run:  # fmt: skip
     watchers: list[Any] = []
     if fabric.is_global_zero:
-        watchers = [_Samples(path, data, record["seed"])]
+        # A part of the weights cannot sample.
+        watchers = [] if record.get("shard") else [_Samples(path, data, record["seed"])]
         if not quiet:
             watchers.insert(0, progress.Bar() if sys.stderr.isatty() else progress.Lines())
         if track == "tensorboard":
@@ -208,7 +210,7 @@ def _fit(fabric: Any, net: Any, data: Any, recipe: Recipe, plan: budgets.Plan, r
     try:
         trainer.fit(path, watchers, deadline, plan if extended else None)
         if fabric.is_global_zero:
-            _finish(net, data, path, record["seed"])
+            _finish(family, data, path, record)
         record |= {"status": "finished", "stopped": "all steps done"}  # only now: a finished run has its weights
     except Interrupted as error:
         record |= {"status": "interrupted", "stopped": str(error)}
@@ -231,9 +233,9 @@ def _fit(fabric: Any, net: Any, data: Any, recipe: Recipe, plan: budgets.Plan, r
     return opened(path, record, family)
 
 
-def _finish(net: Any, data: Any, path: Path, seed: int) -> None:
+def _finish(family: registry.Family, data: Any, path: Path, record: dict[str, Any]) -> None:
     """Writes the weights a run is used with: the best averaged ones, after what the model fits once at the end."""
-    model = copy.deepcopy(net).cpu().eval()
+    model = built(family, from_json(family.Config, record["config"]), data.spec, record["seed"]).eval()
     model.load_state_dict(averaged_weights(path))
     if hasattr(model, "finish"):
         items = data.splits["train"]
@@ -271,7 +273,8 @@ def _measured(
         model, recipe = build(of)
         return model, replace(recipe, batch_size=max(1, recipe.batch_size // planned["processes"]))
 
-    precisions = ("float32", "bfloat16") if precision == "auto" else (precision,)
+    half = precision == "auto" and budgets.half_precision_pays(fabric.device.type)
+    precisions = ("float32", "bfloat16") if half else ("float32",) if precision == "auto" else (precision,)
     choice = None
     if fabric.is_global_zero:
         choice = budgets.choose(
@@ -310,6 +313,19 @@ def _sort_settings(family: registry.Family, settings: dict[str, Any]) -> tuple[d
         raise ValueError(f"{family.name} has no setting {', '.join(unknown)}; there are {', '.join(known)}")
     config, recipe, data = ({n: v for n, v in settings.items() if n in known} for known in owners.values())
     return config, recipe, merge(options(), data)
+
+
+def _check_shardable(family: registry.Family, recipe: dict[str, Any], processes: int) -> None:
+    if processes == 1:
+        raise ValueError(
+            "--shard divides a model among processes; start them: torchrun --nproc-per-node N -m latente train ..."
+        )
+    if len(family.Model.phases) > 1:
+        raise ValueError(
+            f"--shard: {family.name} trains several networks in turn; only families with one phase can be sharded"
+        )
+    if merge(family.Model.recipe, recipe).ema:
+        raise ValueError("--shard keeps no averaged weights; add --ema 0")
 
 
 def _take_weights(model: Any, run: Path) -> None:

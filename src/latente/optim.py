@@ -24,6 +24,20 @@ def brought_forward(step: int, steps: int, decay_start: int, new_steps: int) -> 
     return new_steps - round((new_steps - step) / max(now, 1e-6))
 
 
+def whole(value: Tensor) -> Tensor:
+    """All of a tensor whose parts lie with several processes (every process has to ask); any other tensor as it is."""
+    return value.full_tensor() if hasattr(value, "full_tensor") else value  # type: ignore[operator]
+
+
+def parted(value: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `whole`: `value`, which every process holds, divided as `like` is."""
+    if not hasattr(like, "full_tensor"):
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)  # type: ignore[attr-defined]
+
+
 class Muon(Optimizer):
     """Momentum, then the nearest (semi-)orthogonal matrix in place of it (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
 
@@ -52,11 +66,12 @@ class Muon(Optimizer):
                         self.state[p]["momentum_buffer"] = torch.zeros_like(p)
                 moments = [self.state[p]["momentum_buffer"] for p in parameters]
                 torch._foreach_lerp_(moments, gradients, 1 - group["momentum"])
-                ahead = torch.stack(torch._foreach_lerp(gradients, moments, group["momentum"]))  # Nesterov
-                updates = orthogonal(ahead.bfloat16() if self.half else ahead).to(ahead.dtype)
+                ahead = torch._foreach_lerp(gradients, moments, group["momentum"])  # Nesterov
+                full = torch.stack([whole(matrix) for matrix in ahead])
+                updates = orthogonal(full.bfloat16() if self.half else full).to(full.dtype)
                 torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
                 rate = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
-                torch._foreach_add_(parameters, list(updates.unbind()), alpha=-rate)
+                torch._foreach_add_(parameters, [parted(u, p) for u, p in zip(updates, parameters)], alpha=-rate)
 
 
 def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:

@@ -208,6 +208,15 @@ class TextRun(Run):
                 return
         yield text.close()
 
+    def attention_maps(self, text: str) -> np.ndarray:
+        """Who looks at whom in a text of T tokens (its first `context` of them): (L,H,T,T), rows sum to 1 over what came before."""
+        self.require("attention_maps")
+        tokens = torch.from_numpy(self.tokenizer.encode(text)[: self.spec.context])[None]
+        if not tokens.numel():
+            raise ValueError("attention_maps needs a text of at least one token")
+        with torch.no_grad():
+            return self.model.attention_maps(tokens)[:, 0].numpy()
+
     def _written(
         self, prompts: list[str], tokens: int, seed: int, first: int, stop: Sequence[str], sampling: Sampling
     ) -> list[str]:

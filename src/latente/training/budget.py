@@ -5,14 +5,15 @@ from __future__ import annotations
 import copy
 import math
 import re
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import nn
 
 from latente.config import Recipe, from_json
-
-if TYPE_CHECKING:
-    from torch import nn
 
 STEPS_WORTH_A_SIZE = 4000  # the largest size that gets this many steps in the budget is chosen
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
@@ -52,6 +53,23 @@ def seconds(text: str) -> float:
     if total <= 0:
         raise ValueError(f"--budget {text!r} leaves no time; say 90s, 5m or 1h30m")
     return total
+
+
+def half_precision_pays(device: str, n: int = 512) -> bool:
+    """Whether a bfloat16 matrix product is faster than a float32 one: without it, no step can be. `device` "cpu", "cuda", "mps"."""
+    if device != "cpu":
+        return True
+    best = {}
+    for kind in (torch.float32, torch.bfloat16):
+        a = torch.ones(n, n, dtype=kind)
+        a @ a
+        timings = []
+        for _ in range(3):
+            began = time.perf_counter()
+            a @ a
+            timings.append(time.perf_counter() - began)
+        best[kind] = min(timings)
+    return best[torch.bfloat16] < best[torch.float32]
 
 
 def plan(steps: int, recipe: Recipe, *, precision: str, threads: int, processes: int, compile: bool,

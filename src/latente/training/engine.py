@@ -58,6 +58,8 @@ class Trainer:
         self.model: Any = model
         self.averaged: Any = copy.deepcopy(model).eval().requires_grad_(False) if recipe.ema else model
         self.phases: tuple[Phase, ...] = self.model.phases
+        # Sharding replaces the parameters by their parts, which are what the optimisers are to know.
+        self.module: Any = fabric.setup_module(model) if plan.processes > 1 else model
         self.owned = {phase.name: self._owned(phase) for phase in self.phases}
         muon = set(self.model.muon_parameters()) if hasattr(self.model, "muon_parameters") else set()
         groups = {phase.modules: self.owned[phase.name] for phase in self.phases}
@@ -65,10 +67,14 @@ class Trainer:
             "+".join(modules) or "all": optim.build(named, muon, recipe, plan.precision == "bfloat16")
             for modules, named in groups.items()
         }
-        self.module: Any = fabric.setup_module(model) if plan.processes > 1 else model
         self.compiled = torch.compile(self.module) if plan.compile else self.module
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
+
+    @property
+    def sharded(self) -> bool:
+        """Whether each process holds a part of the weights only."""
+        return any(hasattr(parameter, "full_tensor") for parameter in self.model.parameters())
 
     def _owned(self, phase: Phase) -> dict[str, nn.Parameter]:
         """The parameters a phase trains, by name."""
@@ -93,7 +99,7 @@ class Trainer:
             self.backward(batch, phase)
             if self.recipe.clip:
                 norm = torch.nn.utils.clip_grad_norm_(self.owned[phase.name].values(), self.recipe.clip)
-                self._count(f"{phase.name}/gradient_norm", norm)
+                self._count(f"{phase.name}/gradient_norm", optim.whole(norm))
             for optimizer in self.optimizers["+".join(phase.modules) or "all"].values():
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak"] * scale
@@ -221,7 +227,7 @@ class Trainer:
         for modules, name, parameter, optimizer in self._states():
             for what, value in optimizer.state.get(parameter, {}).items():
                 named["optimizer"][f"{modules}/{name}/{what}"] = value
-        return named
+        return {stem: {name: optim.whole(value) for name, value in part.items()} for stem, part in named.items()}
 
     def _states(self) -> Iterator[tuple[str, str, nn.Parameter, torch.optim.Optimizer]]:
         for phase in {p.modules: p for p in self.phases}.values():
@@ -235,12 +241,13 @@ class Trainer:
     def save(self, path: Path, metrics: checkpoint.Metrics | None, best: bool) -> None:
         """Writes a checkpoint (the first process does; the others wait for it)."""
         self._pool_sums()
+        tensors = self.tensors() if self.fabric.is_global_zero or self.sharded else {}
         if self.fabric.is_global_zero and metrics is not None:
             state = {
                 "metrics_offset": metrics.offset(), "lr_scale": self.lr_scale, "best": self.best, "plan": self.plan.to_json(),
                 "sums": {n: float(v) for n, v in self.sums.items()}, "counts": self.counts,
             }  # fmt: skip
-            checkpoint.save(path, self.step, self.tensors(), state, best)
+            checkpoint.save(path, self.step, tensors, state, best)
         self.fabric.barrier()
 
     def load(self, path: Path) -> int:
@@ -250,7 +257,9 @@ class Trainer:
         self.plan = Plan.from_json(state["plan"])
         self.sums = {n: torch.tensor(v, device=self.fabric.device) for n, v in state["sums"].items()}
         self.counts = state["counts"]
-        self.model.load_state_dict(checkpoint.read_tensors(path, "last", "model"))
+        own = self.model.state_dict()
+        read = checkpoint.read_tensors(path, "last", "model")
+        self.model.load_state_dict({name: optim.parted(value, own[name]) for name, value in read.items()})
         if self.averaged is not self.model:
             self.averaged.load_state_dict(checkpoint.read_tensors(path, "last", "ema"))
         saved = checkpoint.read_tensors(path, "last", "optimizer")
@@ -259,7 +268,7 @@ class Trainer:
             for full in [n for n in saved if n.startswith(prefix)]:
                 value = saved[full]
                 if value.shape == parameter.shape:  # fused kernels walk state and parameter in one memory order
-                    value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+                    value = torch.empty_like(parameter, dtype=value.dtype).copy_(optim.parted(value, parameter))
                 optimizer.state[parameter][full.removeprefix(prefix)] = value
         return state["metrics_offset"]
 
@@ -333,7 +342,7 @@ class Trainer:
         return True
 
     def _finite(self) -> bool:
-        norms = torch.stack(torch._foreach_norm(list(self.model.parameters())))
+        norms = torch.stack([optim.whole(norm) for norm in torch._foreach_norm(list(self.model.parameters()))])
         finite = bool(torch.isfinite(norms).all()) and all(np.isfinite(float(v)) for v in self.sums.values())
         return not self._any(not finite)
 
