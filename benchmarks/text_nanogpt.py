@@ -22,8 +22,7 @@ import numpy as np
 import torch
 
 import latente
-from latente.data.sources import open_source
-from latente.data.text import TextOptions
+from latente.data import named
 from latente.evaluation.text import token_nats
 
 RECIPE = (
@@ -47,9 +46,6 @@ OURS = [
 LONGER = ["--size", "tiny", "--context", "128", "--batch-size", "32", "--ngrams", "5"]
 
 
-def text() -> str:
-    data = open_source("shakespeare", TextOptions())
-    return "".join(data.text(split) for split in ("train", "validation", "test"))
 
 
 def prepared(nanogpt: Path, characters: str) -> None:
@@ -141,7 +137,7 @@ def main() -> None:
     parser.add_argument("--skip-equal-time", action="store_true")
     given, flags = parser.parse_known_args()
     os.environ.setdefault("LATENTE_CACHE", tempfile.mkdtemp())
-    prepared(given.nanogpt, text())
+    prepared(given.nanogpt, named.shakespeare().read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         took, model, held = theirs(given.nanogpt.resolve(), folder / "nanogpt")

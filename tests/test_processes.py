@@ -10,8 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import latente
 from latente import registry
 from latente.checkpoint import read_metrics
+from latente.cli import main
 
 WORKER = Path(__file__).with_name("worker.py")
 
@@ -62,3 +64,28 @@ def test_the_command_runs_under_torchrun(tmp_path):
     assert done.stderr.count("4 steps of") == 1  # one process speaks
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["status"] == "finished" and record["plan"]["processes"] == 2
+
+
+def test_a_sharded_run_leaves_the_files_of_one_process(tmp_path):
+    flags = ["--steps", "6", "--size", "tiny", "--context", "32", "--learning-rate", "1e-4", "--checkpoint-every", "3"]
+    started(1, "-m", "latente", "train", "gpt", "pydoc", "--out", str(tmp_path / "one"), "--threads", "1", *flags)
+    started(2, "-m", "latente", "train", "gpt", "pydoc", "--out", str(tmp_path / "two"), "--shard", *flags)
+    one, two = (
+        sorted(p.relative_to(tmp_path / run) for p in (tmp_path / run).rglob("*.safetensors")) for run in ("one", "two")
+    )
+    assert one == two and len(one) == 3
+    for file in one:
+        ours, theirs = load_file(tmp_path / "one" / file), load_file(tmp_path / "two" / file)
+        assert ours.keys() == theirs.keys()
+        for name, value in ours.items():
+            assert theirs[name].shape == value.shape and theirs[name].dtype == value.dtype
+            assert torch.allclose(theirs[name], value, atol=2e-3), (file, name)
+    for a, b in zip(read_metrics(tmp_path / "one"), read_metrics(tmp_path / "two")):
+        assert b["main/total"] == pytest.approx(a["main/total"], rel=1e-4) if "main/total" in a else True
+    started(2, "-m", "latente", "resume", str(tmp_path / "two"), "--steps", "+3")
+    assert latente.load(tmp_path / "two").complete("The ", 5)
+
+
+def test_what_cannot_be_sharded_is_said(tmp_path, capsys):
+    assert main(["train", "gpt", "pydoc", "--shard", "--steps", "1", "--out", str(tmp_path / "run")]) == 2
+    assert "torchrun" in capsys.readouterr().err

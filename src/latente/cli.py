@@ -14,7 +14,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+if TYPE_CHECKING:
+    from latente.run import ImageRun
 
 COMMANDS = {
     "train": "train MODEL SOURCE         train a model on your data within a time you choose",
@@ -379,12 +382,7 @@ def _apply(what: str) -> Callable[[list[str], float], int]:
             raise ValueError(
                 f"--out {given.out}: " + ("exists already" if given.out.exists() else "latents go to .npy or .parquet")
             )
-        from latente import run
-
-        opened = run.load(given.run, model_file=given.model_file)
-        opened.require(what)
-        if opened.spec.kind != "image":
-            raise ValueError(f"{what} is for images; {given.run} holds a model of {opened.spec.kind}s")
+        opened = _images(given.run, given.model_file, what)
         data = opened.open(given.source)
         result = getattr(opened, what)(data)
         names = data.names(data.items)
@@ -396,6 +394,17 @@ def _apply(what: str) -> Callable[[list[str], float], int]:
         return 0
 
     return command
+
+
+def _images(path: Path, model_file: str | None, what: str) -> ImageRun:
+    """A run of pictures that can do `what`. Raises ValueError for another."""
+    from latente import run
+
+    opened = run.load(path, model_file=model_file)
+    opened.require(what)
+    if not isinstance(opened, run.ImageRun):
+        raise ValueError(f"{what} is for images; {path} holds a model of {opened.spec.kind}s")
+    return opened
 
 
 def _write_latents(path: Path, latents: Any, names: list[str]) -> None:
@@ -422,10 +431,9 @@ def _explore(words: list[str], started: float) -> int:
         raise ValueError(
             f"--out {given.out}: " + ("exists already" if given.out.exists() else "a picture ends in .png")
         )
-    from latente import run
     from latente.data.images import contact_sheet
 
-    contact_sheet(run.load(given.run).explore(), given.out)
+    contact_sheet(_images(given.run, None, "explore").explore(), given.out)
     print(f"the latent space is drawn in {given.out}")
     return 0
 

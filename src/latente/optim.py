@@ -65,13 +65,14 @@ class Muon(Optimizer):
                     if "momentum_buffer" not in self.state[p]:
                         self.state[p]["momentum_buffer"] = torch.zeros_like(p)
                 moments = [self.state[p]["momentum_buffer"] for p in parameters]
+                weights: list[Tensor] = list(parameters)
                 torch._foreach_lerp_(moments, gradients, 1 - group["momentum"])
                 ahead = torch._foreach_lerp(gradients, moments, group["momentum"])  # Nesterov
                 full = torch.stack([whole(matrix) for matrix in ahead])
                 updates = orthogonal(full.bfloat16() if self.half else full).to(full.dtype)
-                torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
                 rate = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
-                torch._foreach_add_(parameters, [parted(u, p) for u, p in zip(updates, parameters)], alpha=-rate)
+                torch._foreach_add_(weights, [parted(u, p) for u, p in zip(updates, weights)], alpha=-rate)
 
 
 def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:

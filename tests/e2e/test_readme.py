@@ -57,6 +57,14 @@ def test_fashion_mnist(tmp_path):
     assert (tmp_path / "latent-space.png").stat().st_size > 10_000
 
 
+def test_your_own_text(tmp_path):
+    from pydoc_data.topics import topics
+
+    (tmp_path / "my-text.txt").write_text("\n".join(topics[name] for name in sorted(topics)), encoding="utf-8")
+    follow("Your own text", tmp_path)
+    assert (tmp_path / "my-writer" / "weights.safetensors").exists()
+
+
 def test_python(tmp_path):
     follow("Python", tmp_path)
     assert (tmp_path / "digits-run" / "weights.safetensors").exists()

@@ -1,8 +1,9 @@
 """A dataset of text: one stream of tokens, windows of it, and three splits that share no token.
 
-The splits are stretches of the documents laid end to end: the last tenth of the bytes is the test split, the last share of
-the rest (`TextOptions.validation`) is validation. Where a source brings its own test set, that is the test split. With
-several documents an end token follows each, and it counts as neither a character nor a byte.
+The splits are stretches of the documents laid end to end: the last tenth of the bytes is the test split; of the rest a
+stretch in the middle (`TextOptions.validation`) is validation, so that training keeps the beginning and what lies next to the
+test split. Where a source brings its own test set, that is the test split. With several documents an end token follows each,
+and it counts as neither a character nor a byte.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class TextOptions:
     bad_bytes: Literal["stop", "replace"] = "stop"
     """what to do about bytes that are not of the encoding"""
     validation: float = 0.05
-    """share of the text before the test split that is held out to choose the best checkpoint and the stop"""
+    """share of the text before the test split, in its middle, that is held out to choose the best checkpoint and the stop"""
 
     def __post_init__(self) -> None:
         if not 0 < self.validation < 0.5:

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -30,8 +31,7 @@ from latente.spec import TextSpec
 
 BLOCK = 1 << 22
 FEWEST = 1000
-SPLITS = ("train", "validation", "test")
-_FORMAT = 1
+_FORMAT = 2
 # A block is made longer by this much to end before white space; without any, it ends between two characters, or memory would.
 _UNBROKEN = 1 << 20
 # Merges from this much text spread over the training split are those of all of it, and the table of words stays small.
@@ -111,7 +111,7 @@ def _make(
     _enough(texts.name, corpus.stream, "bytes" if as_bytes else "characters")
     spans = split(corpus, options.validation)
     if isinstance(tokenizer, str):
-        tokenizer = Tokenizer.train(tokenizer, _training(corpus, spans["train"][1], tokenizer, tell))
+        tokenizer = Tokenizer.train(tokenizer, _training(corpus, spans["train"], tokenizer, tell))
     return _encode(corpus, spans, tokenizer, sink, tell), tokenizer
 
 
@@ -134,12 +134,15 @@ def _enough(name: str, stream: np.ndarray, unit: str) -> None:
 # ---- cutting -------------------------------------------------------------------------------------------------------
 
 
-def split(corpus: Corpus, validation: float) -> dict[str, tuple[int, int]]:
-    """{train, validation, test: (first byte, byte after the last)} by the rule on top of text.py."""
+Spans = dict[str, list[tuple[int, int]]]
+
+
+def split(corpus: Corpus, validation: float) -> Spans:
+    """{train, validation, test: stretches from a first byte to before a last one} by the rule on top of text.py."""
     count = len(corpus.stream)
     held = corpus.test if corpus.test is not None else _forward(corpus.stream, int(count * 0.9))
-    seen = _forward(corpus.stream, int(held * (1 - validation)))
-    return {"train": (0, seen), "validation": (seen, held), "test": (held, count)}
+    first, last = (_forward(corpus.stream, int(held * (1 + side * validation) / 2)) for side in (-1, 1))
+    return {"train": [(0, first), (last, held)], "validation": [(first, last)], "test": [(held, count)]}
 
 
 def _forward(stream: np.ndarray, place: int) -> int:
@@ -178,14 +181,16 @@ def _within(stream: np.ndarray, data: memoryview, place: int, limit: int, exact:
 # ---- encoding ------------------------------------------------------------------------------------------------------
 
 
-def _training(corpus: Corpus, stop: int, kind: str, tell: Progress) -> Iterator[bytes]:
+def _training(corpus: Corpus, spans: list[tuple[int, int]], kind: str, tell: Progress) -> Iterator[bytes]:
     """The training bytes, document by document, for a tokenizer to be made from; for BPE, every n-th block of a long text."""
     if kind == "byte":
         return
     words = kind != "char"
-    every = -(-stop // _SAMPLE) if words else 1
-    for number, (start, to, ends) in enumerate(blocks(corpus, 0, stop, words)):
-        tell("making the vocabulary", to, stop)
+    size, seen = sum(stop - start for start, stop in spans), 0
+    every = -(-size // _SAMPLE) if words else 1
+    for number, (start, to, ends) in enumerate(chain(*(blocks(corpus, *span, words) for span in spans))):
+        seen += to - start
+        tell("making the vocabulary", seen, size)
         if number % every:
             continue
         data = corpus.stream[start:to].tobytes()
@@ -204,7 +209,7 @@ class _Block:
 
 
 def _encode(
-    corpus: Corpus, spans: dict[str, tuple[int, int]], tokenizer: Tokenizer, sink: BinaryIO, tell: Progress
+    corpus: Corpus, spans: Spans, tokenizer: Tokenizer, sink: BinaryIO, tell: Progress
 ) -> dict[str, Any]:
     def one(block: tuple[int, int, np.ndarray]) -> _Block:
         data = corpus.stream[block[0] : block[1]].tobytes()
@@ -215,24 +220,27 @@ def _encode(
 
     exact = tokenizer.kind not in ("char", "byte")
     workers = 2 if exact else min(4, os.cpu_count() or 1)  # the library brings its own threads
-    content, done = hashlib.blake2b(digest_size=16), 0
+    content, done, seen = hashlib.blake2b(digest_size=16), 0, 0
     line_ends = np.zeros(2, np.int64)
     ranges, characters, counts = {}, {}, {}
     with ThreadPoolExecutor(workers) as pool:
-        for name, (start, stop) in spans.items():
+        for name, stretches in spans.items():
             first, characters[name], counts[name] = done, 0, np.zeros(tokenizer.size, np.int64)
-            for block, (_, to, _) in _in_order(pool, one, blocks(corpus, start, stop, exact), 2 * workers):
+            parts = chain(*(blocks(corpus, *span, exact) for span in stretches))
+            for block, (start, to, _) in _in_order(pool, one, parts, 2 * workers):
                 sink.write(block.ids.tobytes())
                 content.update(block.ids.tobytes())
                 counts[name] += np.bincount(block.ids, minlength=tokenizer.size)
                 characters[name] += block.characters
                 line_ends += block.line_ends
                 done += len(block.ids)
-                tell("encoding", to, len(corpus.stream))
+                seen += to - start
+                tell("encoding", seen, len(corpus.stream))
             ranges[name] = (first, done)
     unknown = tokenizer.unknown
+    sizes = {name: sum(stop - start for start, stop in stretches) for name, stretches in spans.items()}
     return {
-        "ranges": ranges, "characters": characters, "bytes": {name: stop - start for name, (start, stop) in spans.items()},
+        "ranges": ranges, "characters": characters, "bytes": sizes,
         "documents": len(corpus.ends), "duplicates": corpus.duplicates, "encodings": corpus.encodings,
         "line_ends": line_ends.tolist(), "frequent": int(counts["train"].argmax()), "content": content.hexdigest(),
         "unknown": {name: 0 if unknown is None else int(count[unknown]) for name, count in counts.items()},

@@ -98,7 +98,7 @@ class SquaredReLU(torch.autograd.Function):
 
 
 class RootMeanSquare(torch.autograd.Function):
-    """x / sqrt(mean(x^2) + epsilon) over the last axis; a third of the passes over memory that torch's own makes on a CPU."""
+    """What `normalised` computes, in a third of the passes over memory that torch's own makes on a CPU, there and back."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -115,11 +115,18 @@ class RootMeanSquare(torch.autograd.Function):
         return torch.addcmul(gradient, y, along, value=-1).mul_(inverse)
 
 
+def normalised(x: Tensor) -> Tensor:
+    """x / sqrt(mean(x^2) + epsilon) over the last axis."""
+    if torch.is_grad_enabled():
+        return RootMeanSquare.apply(x)  # type: ignore[return-value]
+    return F.rms_norm(x, x.shape[-1:], eps=EPSILON["modern"])
+
+
 class RMSNorm(nn.Module):
-    """x / root mean square of x, over the last axis; no weights."""
+    """`normalised` as a module; no weights."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return RootMeanSquare.apply(x)  # type: ignore[return-value]
+        return normalised(x)
 
 
 class Cache:
@@ -132,6 +139,8 @@ class Cache:
         c, weight = model.config, model.embedding.weight
         shape = (c.layers, 2, rows, c.kv_heads or c.heads, model.spec.context, c.width // c.heads)
         self.held = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
+        # One product for queries, keys and values: at one token a pass, it is the number of operations that takes the time.
+        self.joined = [block.attention.joined() for block in model.blocks]
         self.recent = torch.zeros(rows, c.ngrams - 1, dtype=torch.int64, device=weight.device)
         self.padding = padding
         self.length = 0
@@ -155,13 +164,14 @@ class Attention(nn.Module):
         self.value = nn.Linear(config.width, self.shared * self.size, bias=bias)
         self.out = nn.Linear(config.width, config.width, bias=bias)
 
-    def forward(self, x: Tensor, rotation: Tensor | None, mask: Tensor | None, held: Tensor | None, at: int) -> Tensor:
-        """`rotation` complex (T,1,D/2) or (B,T,1,D/2); `held` (2,B,H,S,D) the layer's cache, filled up to `at`."""
-        query, key, value = self.heads_of(x, rotation)
-        if held is not None:
-            held[0, :, :, at : at + x.shape[1]] = key
-            held[1, :, :, at : at + x.shape[1]] = value
-            key, value = held[:, :, :, : at + x.shape[1]]
+    def forward(
+        self, x: Tensor, rotation: Tensor | None, mask: Tensor | None, cache: Cache | None, layer: int
+    ) -> Tensor:
+        """`rotation` complex (T,1,D/2) or (B,T,1,D/2)."""
+        if cache is None:
+            query, key, value = self.heads_of(x, rotation)
+        else:
+            query, key, value = self.cached(x, rotation, cache, layer)
         mixed = F.scaled_dot_product_attention(
             query, key, value, mask, is_causal=mask is None and x.shape[1] > 1, enable_gqa=self.heads != self.shared
         )
@@ -174,12 +184,28 @@ class Attention(nn.Module):
             query, key = (rotated(part, rotation).to(value.dtype) for part in (query, key))
         return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
 
+    def cached(self, x: Tensor, rotation: Tensor | None, cache: Cache, layer: int) -> tuple[Tensor, Tensor, Tensor]:
+        """As `heads_of`, keys and values of everything in the cache, to which those of x are added."""
+        heads = F.linear(x, *cache.joined[layer]).unflatten(2, (-1, self.size)).transpose(1, 2)
+        turned, value = heads[:, : self.heads + self.shared], heads[:, self.heads + self.shared :]
+        if rotation is not None:
+            turned = rotated(turned.transpose(1, 2), rotation).to(value.dtype).transpose(1, 2)
+        keys, values = cache.held[layer].narrow(3, 0, cache.length + x.shape[1])
+        keys[:, :, cache.length :] = turned[:, self.heads :]
+        values[:, :, cache.length :] = value
+        return turned[:, : self.heads], keys, values
+
+    def joined(self) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias of queries, keys and values as one linear map."""
+        parts = (self.query, self.key, self.value)
+        return torch.cat([p.weight for p in parts]), None if self.modern else torch.cat([p.bias for p in parts])
+
 
 def rotated(x: Tensor, rotation: Tensor) -> Tensor:
     """Pairs of numbers of x (B,T,H,D) turned by their position's angles, then normalised over D."""
     pairs = torch.view_as_complex(x.float().unflatten(3, (-1, 2)))
     turned = torch.view_as_real(pairs * rotation).flatten(3)
-    return RootMeanSquare.apply(turned)  # type: ignore[return-value]
+    return normalised(turned)
 
 
 class Block(nn.Module):
@@ -193,10 +219,17 @@ class Block(nn.Module):
         self.widen = nn.Linear(config.width, 4 * config.width, bias=not self.modern)
         self.narrow = nn.Linear(4 * config.width, config.width, bias=not self.modern)
 
-    def forward(self, x: Tensor, rotation: Tensor | None, mask: Tensor | None, held: Tensor | None, at: int) -> Tensor:
-        x = x + self.dropped(self.attention(self.first_norm(x), rotation, mask, held, at))
+    def forward(
+        self, x: Tensor, rotation: Tensor | None, mask: Tensor | None, cache: Cache | None, layer: int
+    ) -> Tensor:
+        x = x + self.dropped(self.attention(self.first_norm(x), rotation, mask, cache, layer))
         wide = self.widen(self.second_norm(x))
-        wide = SquaredReLU.apply(wide) if self.modern else F.gelu(wide, approximate="tanh")
+        if not self.modern:
+            wide = F.gelu(wide, approximate="tanh")
+        elif torch.is_grad_enabled():
+            wide = SquaredReLU.apply(wide)
+        else:
+            wide = wide.relu_().square_()
         return x + self.dropped(self.narrow(wide))
 
     def dropped(self, x: Tensor) -> Tensor:
@@ -217,7 +250,7 @@ class NGrams(nn.Module):
     def __init__(self, vocabulary: int, config: Config) -> None:
         super().__init__()
         self.vocabulary, self.rows, self.dropout = vocabulary, config.ngram_rows, config.ngram_dropout
-        self.tables = nn.ModuleList(nn.Embedding(self.rows, config.width) for _ in range(config.ngrams - 1))
+        self.tables: Any = nn.ModuleList(nn.Embedding(self.rows, config.width) for _ in range(config.ngrams - 1))
 
     def forward(self, line: Tensor) -> Tensor:
         """`line` (B,N-1+T): the window with what stands before it, as token + 1; 0 = nothing."""
@@ -238,18 +271,19 @@ class Model(nn.Module):
     accepts = (TextSpec,)
     phases = (Phase("main"),)
     recipe = Recipe(
-        batch_size=32, learning_rate=3e-3, muon_learning_rate=0.02, beta1=0.8, beta2=0.95, clip=1.0, ema=0.0, decay=0.5
+        batch_size=16, learning_rate=3e-3, muon_learning_rate=0.02, beta1=0.8, beta2=0.95, clip=1.0, ema=0.0, decay=0.5
     )
     monitor = "nats_per_token"
+    rotation: Tensor
 
     def __init__(self, config: Config, spec: TextSpec) -> None:
         super().__init__()
         self.config, self.spec = config, spec
         self.embedding = nn.Embedding(spec.vocabulary, config.width)
-        self.positions = nn.Embedding(spec.context, config.width) if config.shape == "gpt2" else None
-        self.ngrams = NGrams(spec.vocabulary, config) if config.ngrams > 1 else None
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
-        self.norm = norm(config)
+        self.positions: Any = nn.Embedding(spec.context, config.width) if config.shape == "gpt2" else None
+        self.ngrams: NGrams | None = NGrams(spec.vocabulary, config) if config.ngrams > 1 else None
+        self.blocks: Any = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm: Any = norm(config)
         self.head = nn.Linear(config.width, spec.vocabulary, bias=False) if config.shape == "modern" else None
         size = config.width // config.heads
         angles = torch.outer(torch.arange(spec.context), 10000.0 ** (-torch.arange(0, size, 2) / size))
@@ -278,6 +312,12 @@ class Model(nn.Module):
         for table in self.ngrams.tables if self.ngrams is not None else ():
             nn.init.zeros_(table.weight)
 
+    @property
+    def steps_worth(self) -> int:
+        """The steps below which a smaller model learns more in the same time: eight tokens for every weight."""
+        weights = sum(p.numel() for p in self.blocks.parameters())
+        return 8 * weights // (self.recipe.batch_size * self.spec.context)
+
     def muon_parameters(self) -> list[str]:
         """The matrices of the blocks."""
         return [f"blocks.{name}" for name, p in self.blocks.named_parameters() if p.ndim == 2]
@@ -295,10 +335,10 @@ class Model(nn.Module):
         """(B,T) int64 -> (B,T,V) float32: unnormalised log-probabilities of the token after each; the cache is extended."""
         rows, length = tokens.shape
         at = cache.length if cache is not None else 0
-        places = torch.arange(at, at + length, device=tokens.device)
+        places: Any = slice(at, at + length)
         mask = None
         if cache is not None and cache.padding is not None:
-            places = (places - cache.padding[:, None]).clamp(min=0)
+            places = (torch.arange(at, at + length, device=tokens.device) - cache.padding[:, None]).clamp(min=0)
         if cache is not None and (cache.padding is not None or (at and length > 1)):
             mask = visible(at, length, cache.padding, tokens.device)
         x = self.embedding(tokens)
@@ -313,10 +353,10 @@ class Model(nn.Module):
             x = x + self.ngrams(line)
             if cache is not None:
                 cache.recent = line[:, length:]
-        x = self.norm(x) if self.positions is None else x + self.positions(places)
+        x = self.norm(x) if self.positions is None else x + self.positions.weight[places]
         rotation = None if self.positions is not None else self.rotation[places]
         for number, block in enumerate(self.blocks):
-            x = block(x, rotation, mask, cache.held[number] if cache is not None else None, at)
+            x = block(x, rotation, mask, cache, number)
         if cache is not None:
             cache.length += length
         x = self.norm(x)
@@ -392,9 +432,8 @@ def visible(at: int, length: int, padding: Tensor | None, device: torch.device) 
 
 def _as_gpt2(model: Model) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
     c, spec = model.config, model.spec
-    weights = {"wte.weight": model.embedding.weight, "wpe.weight": model.positions.weight}  # type: ignore[union-attr]
-    weights |= {"ln_f.weight": model.norm.weight, "ln_f.bias": model.norm.bias}  # type: ignore[dict-item]
-    block: Any
+    weights = {"wte.weight": model.embedding.weight, "wpe.weight": model.positions.weight}
+    weights |= {"ln_f.weight": model.norm.weight, "ln_f.bias": model.norm.bias}
     for number, block in enumerate(model.blocks):
         attention = block.attention
         for kind in ("weight", "bias"):
@@ -425,7 +464,6 @@ def _as_nanochat(model: Model) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
         return weight.unflatten(0, (-1, size))[:, halves].flatten(0, 1)
 
     weights = {"model.embed_tokens.weight": model.embedding.weight, "lm_head.weight": model.head.weight}  # type: ignore[union-attr]
-    block: Any
     for number, block in enumerate(model.blocks):
         attention = block.attention
         for name, value in {

@@ -15,7 +15,7 @@ from torch import nn
 
 from latente.config import Recipe, from_json
 
-STEPS_WORTH_A_SIZE = 4000  # the largest size that gets this many steps in the budget is chosen
+STEPS_WORTH_A_SIZE = 4000  # the largest size that gets this many steps (or the model's own `steps_worth`) is chosen
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
 
@@ -62,11 +62,11 @@ def half_precision_pays(device: str, n: int = 512) -> bool:
     best = {}
     for kind in (torch.float32, torch.bfloat16):
         a = torch.ones(n, n, dtype=kind)
-        a @ a
+        torch.mm(a, a)
         timings = []
         for _ in range(3):
             began = time.perf_counter()
-            a @ a
+            torch.mm(a, a)
             timings.append(time.perf_counter() - began)
         best[kind] = min(timings)
     return best[torch.bfloat16] < best[torch.float32]
@@ -116,15 +116,15 @@ def choose(build: Callable[[str], tuple[nn.Module, Recipe]], sizes: tuple[str, .
     chosen = None
     for size in reversed(sizes):
         model, recipe = build(size)
-        rates = {}
+        worth, rates = getattr(model, "steps_worth", STEPS_WORTH_A_SIZE), {}
         for precision in precisions:
             recipe, rates[precision] = _fitting(model, recipe, precision, timed)
-            if size != sizes[0] and left() / rates[precision] < STEPS_WORTH_A_SIZE / 3:
+            if size != sizes[0] and left() / rates[precision] < worth / 3:
                 break  # no other precision makes up for that; time spent on measuring is not spent on training
         # Half precision must earn its place: 5 % is more than a timing's noise.
         precision = min(rates, key=lambda name: rates[name] * (1.05 if name != "float32" else 1.0))
         chosen = Choice(size, precision, recipe, rates[precision])
-        if left() / rates[precision] >= STEPS_WORTH_A_SIZE:
+        if left() / rates[precision] >= worth:
             break
     assert chosen is not None
     return chosen

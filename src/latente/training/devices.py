@@ -75,4 +75,5 @@ def _sharded(model: nn.Module, mesh: Any) -> nn.Module:
     mesh = mesh["data_parallel"]
     for block in getattr(model, "blocks", ()):
         fully_shard(block, mesh=mesh)
-    return fully_shard(model, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    return model
