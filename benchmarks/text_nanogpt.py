@@ -46,8 +46,6 @@ OURS = [
 LONGER = ["--size", "tiny", "--context", "128", "--batch-size", "32", "--ngrams", "5"]
 
 
-
-
 def prepared(nanogpt: Path, characters: str) -> None:
     """What nanoGPT's own prepare.py writes, without its download."""
     folder = nanogpt / "data" / "shakespeare_char"

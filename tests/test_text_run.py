@@ -10,7 +10,7 @@ import latente
 from latente.cli import main
 
 QUICK = {"context": 32, "size": "tiny", "width": 32, "layers": 2, "batch_size": 8, "threads": 1, "quiet": True}
-FLAGS = "--context 32 --size tiny --width 32 --layers 2 --batch-size 8 --threads 1 --quiet".split()
+FLAGS = "--context 32 --size tiny --width 32 --layers 2 --batch-size 8 --threads 1 --quiet"
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_the_command_line_from_a_file_to_text(tmp_path, monkeypatch, capsys):
     (tmp_path / "mes mots é.txt").write_text("Il était une fois un très petit modèle.\n" * 300, encoding="utf-8")
     assert main(["data", "mes mots é.txt"]) == 0
     assert "12,000" in capsys.readouterr().out
-    assert main(["train", "gpt", "mes mots é.txt", "--out", "run", "--steps", "60", *FLAGS]) == 0
+    assert main(["train", "gpt", "mes mots é.txt", "--out", "run", "--steps", "60", *FLAGS.split()]) == 0
     assert 'latente sample run --prompt "..."' in capsys.readouterr().out
     assert main(["sample", "run", "--prompt", "Il était", "--tokens", "30", "--temperature", "0"]) == 0
     assert capsys.readouterr().out.startswith("Il était")

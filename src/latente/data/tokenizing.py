@@ -208,9 +208,7 @@ class _Block:
     line_ends: tuple[int, int]
 
 
-def _encode(
-    corpus: Corpus, spans: Spans, tokenizer: Tokenizer, sink: BinaryIO, tell: Progress
-) -> dict[str, Any]:
+def _encode(corpus: Corpus, spans: Spans, tokenizer: Tokenizer, sink: BinaryIO, tell: Progress) -> dict[str, Any]:
     def one(block: tuple[int, int, np.ndarray]) -> _Block:
         data = corpus.stream[block[0] : block[1]].tobytes()
         ids = tokenizer.encode_documents(data, block[2])
