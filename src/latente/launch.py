@@ -109,7 +109,7 @@ def train(
         chosen_size, precision = choice.size, choice.precision
         net, own = build(chosen_size)
         own = replace(own, accumulate=choice.recipe.accumulate)
-        # A tenth more than measured: the deadline can bring the end forward but never put it off.
+        # A tenth more than measured, for a warm-up is slower; the deadline moves the end where it must.
         total = fabric.broadcast(max(20, int((deadline - time.monotonic()) * 1.1 / choice.seconds_per_step)))
     else:
         net, own = build(chosen_size)

@@ -16,11 +16,11 @@ def multiplier(step: int, warmup: int, decay_start: int, steps: int) -> float:
     return max(0.0, min(rise, fall, 1.0))
 
 
-def brought_forward(step: int, steps: int, decay_start: int, new_steps: int) -> int:
-    """Where the fall starts once a run of `steps` must end at `new_steps`: it continues from the rate in force at `step`."""
+def moved(step: int, steps: int, decay_start: int, new_steps: int) -> int:
+    """Where the fall starts once a run of `steps` is to end at `new_steps`: it continues from the rate in force at `step`."""
     now = multiplier(step, 0, decay_start, steps)
     if now >= 1.0:
-        return max(step, new_steps - (steps - decay_start))
+        return max(step, new_steps - round(new_steps * (steps - decay_start) / steps))
     return new_steps - round((new_steps - step) / max(now, 1e-6))
 
 

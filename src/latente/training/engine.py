@@ -277,7 +277,7 @@ class Trainer:
     def fit(
         self, path: Path, watchers: list[Watcher], deadline: float | None = None, longer: Plan | None = None
     ) -> None:
-        """Trains to the plan's last step. `deadline` (time.monotonic) may only shorten it, at a checkpoint; `longer` is the
+        """Trains to the plan's last step. `deadline` (time.monotonic) may move that step, at a checkpoint; `longer` is the
         plan that replaces the checkpoint's when a run is extended.
 
         Raises Interrupted (saved) on SIGINT or SIGTERM, and Diverged when losses stop being finite a second time.
@@ -319,9 +319,9 @@ class Trainer:
         if metrics is not None:
             metrics.write(record)
         if deadline is not None and self.step < plan.steps:
-            record_of_cut = self._shorten(deadline, (time.monotonic() - began) / (self.step - first))
-            if record_of_cut and metrics is not None:
-                metrics.write(record_of_cut)
+            moved = self._meet(deadline, (time.monotonic() - began) / (self.step - first))
+            if moved and metrics is not None:
+                metrics.write(moved)
         self.save(path, metrics, best)
         if self.fabric.is_global_zero:
             for watcher in watchers:
@@ -353,22 +353,18 @@ class Trainer:
         flags: Any = self.fabric.all_reduce(torch.tensor(float(flag)), reduce_op="sum")
         return bool(flags > 0)
 
-    def _shorten(self, deadline: float, seconds_per_step: float) -> dict[str, Any] | None:
-        """Brings the end forward when it would come after the deadline; the only decision a clock takes in mid-run."""
+    def _meet(self, deadline: float, seconds_per_step: float) -> dict[str, Any] | None:
+        """Moves the end to where the deadline will be; the only decision a clock takes in mid-run."""
+        steps = self.plan.steps
         left = self.fabric.broadcast(max(1, int((deadline - time.monotonic()) / seconds_per_step)))
         end = self.step + left
-        if end >= self.plan.steps * 0.98:
+        if end > steps:
+            end = steps + int(0.9 * (end - steps))  # too early costs less than too late
+        if steps * 0.98 <= end <= steps * 1.05:
             return None
-        decay_start = optim.brought_forward(self.step, self.plan.steps, self.plan.decay_start, end)
-        event = {
-            "step": self.step,
-            "event": "end brought forward",
-            "from": self.plan.steps,
-            "to": end,
-            "decay_start": decay_start,
-        }
-        self.plan = replace(self.plan, steps=end, decay_start=min(decay_start, end))
-        return event
+        decay_start = min(end, optim.moved(self.step, steps, self.plan.decay_start, end))
+        self.plan = replace(self.plan, steps=end, decay_start=decay_start)
+        return {"step": self.step, "event": "end moved", "from": steps, "to": end, "decay_start": decay_start}
 
     def _roll_back(self, path: Path, metrics: checkpoint.Metrics | None, start: dict[str, Tensor] | None) -> None:
         """Back to the last checkpoint (or the beginning) at half the rate; a second time is the end."""
