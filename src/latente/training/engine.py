@@ -207,8 +207,6 @@ class Trainer:
             for name, value in figures.items():
                 totals[name] = totals.get(name, 0.0) + float(value) * len(chosen)
             seen += len(chosen)
-        if model is self.model:
-            model.train()
         return {name: total / seen for name, total in totals.items()}
 
     def _evaluated(self) -> Any:
@@ -299,6 +297,7 @@ class Trainer:
         """Trains to the next checkpoint and writes it. False when the numbers are no longer finite."""
         plan, first, began = self.plan, self.step, time.monotonic()
         stop = min(plan.steps, (first // plan.checkpoint_every + 1) * plan.checkpoint_every)
+        self.model.train()  # where nothing is averaged, it is also what was validated and sampled from
         for batch in self.batches(first, stop):
             self.train_step(batch)
             for watcher in watchers:
