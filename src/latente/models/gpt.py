@@ -83,11 +83,11 @@ class Config:
 
 
 class SquaredReLU(torch.autograd.Function):
-    """max(0, x)^2; works on x in place, remembers one tensor and goes back over memory once."""
+    """max(0, x)^2; remembers one tensor and goes back over memory once."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        kept = x.relu_()  # what made x needs it no more
+        kept = F.relu(x)
         ctx.save_for_backward(kept)
         return kept.square()
 
