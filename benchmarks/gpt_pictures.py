@@ -28,7 +28,7 @@ def loss(run: latente.Run, path: Path) -> None:
     ):
         points = [(r["step"], r[key]) for r in records if key in r]
         axis.plot(*zip(*points), label=label, **style)
-    axis.set(xlabel="step", ylabel="nats per character", ylim=(1.1, 3.0))
+    axis.set(xlabel="step", ylabel="nats per character", ylim=(0.9, 3.0))
     axis.grid(alpha=0.3)
     axis.legend(frameon=False)
     figure.savefig(path, dpi=110)
@@ -53,7 +53,7 @@ def attention(run: latente.Run, path: Path) -> None:
 def samples(run: latente.Run, path: Path) -> None:
     files = sorted((run.path / "samples").glob("*.txt"))
     chosen = [files[0], files[len(files) // 4], files[len(files) // 2], files[-1]]
-    figure, axes = plt.subplots(1, len(chosen), figsize=(3.3 * len(chosen), 3.2), constrained_layout=True)
+    figure, axes = plt.subplots(1, len(chosen), figsize=(3.1 * len(chosen), 2.4), constrained_layout=True)
     for axis, file in zip(axes, chosen):
         text = file.read_text(encoding="utf-8").split("\n\n-----\n\n")[0].strip()
         lines = [part for line in text.split("\n") for part in (textwrap.wrap(line, 34) or [""])][:14]
@@ -68,6 +68,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--out", type=Path, default=Path("docs"))
     given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
     run = latente.load(given.run)
     loss(run, given.out / "gpt-loss.png")
     attention(run, given.out / "gpt-attention.png")
