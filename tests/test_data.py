@@ -98,7 +98,8 @@ def test_idx(tmp_path, packed):
 
 
 def test_a_hub_data_set_saved_locally(tmp_path):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     x = images()
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["no", "yes"])})
     rows = {"image": [picture(image) for image in x], "label": [i % 2 for i in range(40)]}

@@ -258,7 +258,6 @@ def test_a_users_own_model_is_known_by_its_hash(tmp_path):
 
 
 def test_tensorboard_gets_every_record(tmp_path):
-    pytest.importorskip("tensorboard")
     run = latente.train("vae", "digits", out=tmp_path / "run", steps=4, track="tensorboard", **QUICK)
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

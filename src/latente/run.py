@@ -6,6 +6,7 @@ TextRun    sample, complete, stream, evaluate: strings in and out
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -40,10 +41,11 @@ def load(path: str | Path, *, model_file: str | None = None) -> Run:
 
 def opened(path: Path, record: dict[str, Any], family: registry.Family) -> Run:
     """The run of `record`, as the class of its kind of data."""
-    return {"image": ImageRun, "text": TextRun}[record["spec"]["kind"]](path, record, family)
+    kinds: dict[str, type[Run]] = {"image": ImageRun, "text": TextRun}
+    return kinds[record["spec"]["kind"]](path, record, family)
 
 
-class Run:
+class Run(ABC):
     """A trained model: the averaged weights of its best checkpoint, and what they can do."""
 
     def __init__(self, path: Path, record: dict[str, Any], family: registry.Family) -> None:
@@ -53,9 +55,9 @@ class Run:
         self.model.load_state_dict(usable_weights(path))
         self.model.eval()
 
+    @abstractmethod
     def sample(self, n: int, *, seed: int = 0, **options: Any) -> dict[str, Any]:
         """`n` new items; the same seed gives the same items."""
-        raise NotImplementedError
 
     def evaluate(self) -> list[Score]:
         """Scores on the test split."""
