@@ -1,10 +1,10 @@
-"""Memory of training from a file much larger than it should need: a generated .npy of distinct rows.
+"""Memory of training from a file much larger than it should need, generated for the occasion.
 
-    python benchmarks/memory.py FOLDER [--gigabytes 20] [--model vae]
+    python benchmarks/memory.py FOLDER [--gigabytes 20] [--model vae | gpt] [flags of latente train]
 
-Writes FOLDER/rows.npy (uint8, 64x64 RGB, every image different), trains on it, and prints the largest anonymous memory the
-training process had (RssAnon; pages of the mapped file are the system's to take back) and how long the first and the second
-start took.
+Writes FOLDER/rows.npy (uint8, 64x64 RGB, every image different), or for a gpt FOLDER/rows.txt (lines of made-up words, every
+line different), trains 200 steps on it, and prints the largest anonymous memory the training process had (RssAnon; pages of the
+mapped file are the system's to take back) and how long the first and the second start took.
 """
 
 import argparse
@@ -18,7 +18,17 @@ from pathlib import Path
 import numpy as np
 
 
-def generate(file: Path, gigabytes: float) -> None:
+def write_text(file: Path, gigabytes: float) -> None:
+    random = np.random.default_rng(0)
+    letters = np.array(list("etaoinshrdlucmfwypvbgkjqxz"))
+    words = ["".join(random.choice(letters, size)) for size in random.integers(2, 10, 50_000)]
+    with file.open("w", encoding="utf-8") as out:
+        while out.tell() < gigabytes * 1e9:
+            for line in np.array(words)[(random.random((100_000, 12)) ** 3 * len(words)).astype(int)]:
+                out.write(" ".join(line) + "\n")
+
+
+def write_images(file: Path, gigabytes: float) -> None:
     rows = int(gigabytes * 1e9) // (64 * 64 * 3)
     images = np.lib.format.open_memmap(file, "w+", np.uint8, (rows, 64, 64, 3))
     random = np.random.default_rng(0)
@@ -29,7 +39,7 @@ def generate(file: Path, gigabytes: float) -> None:
     images.flush()
 
 
-def trained(file: Path, out: Path, model: str) -> tuple[float, float, float]:
+def trained(file: Path, out: Path, model: str, flags: list[str]) -> tuple[float, float, float]:
     """(largest anonymous GB, seconds until the first step's plan, seconds in all) of one training."""
     words = [
         sys.executable,
@@ -44,6 +54,7 @@ def trained(file: Path, out: Path, model: str) -> tuple[float, float, float]:
         "tiny",
         "--out",
         str(out),
+        *flags,
     ]
     began = time.monotonic()
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
@@ -76,12 +87,14 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--gigabytes", type=float, default=20.0)
     parser.add_argument("--model", default="vae")
-    given = parser.parse_args()
-    file = given.folder / "rows.npy"
+    given, flags = parser.parse_known_args()
+    file, write = (
+        (given.folder / "rows.txt", write_text) if given.model == "gpt" else (given.folder / "rows.npy", write_images)
+    )
     if not file.exists():
-        generate(file, given.gigabytes)
+        write(file, given.gigabytes)
     for number in ("first", "second"):
-        memory, planned, took = trained(file, given.folder / f"run-{number}", given.model)
+        memory, planned, took = trained(file, given.folder / f"run-{number}", given.model, flags)
         print(
             f"{number} start: {memory:.2f} GB anonymous at most; training begins after {planned:.1f} s; {took:.0f} s in all"
         )

@@ -604,7 +604,8 @@ def test_the_data_command_shows_a_text(tmp_path, capsys):
 
 
 def test_no_option_has_the_name_of_another_flag():
-    from latente.cli import _flags, _Train
+    from latente.cli import _Train
     from latente.config import Recipe
+    from latente.flags import flags
 
-    _flags(_Train, Recipe, ImageOptions, TextOptions)
+    flags(_Train, Recipe, ImageOptions, TextOptions)

@@ -5,16 +5,16 @@ Nothing heavy is imported before it is needed: `latente --help` reads no torch.
 
 from __future__ import annotations
 
-import ast
 import inspect
 import os
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, dataclass, fields, make_dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from latente.flags import flags, parsed
 
 if TYPE_CHECKING:
     from latente.run import ImageRun
@@ -245,7 +245,7 @@ def _train(words: list[str], started: float) -> int:
 
     family = registry.load(name)
     settings = (family.Config, Recipe, OPTIONS[family.kind])
-    given = vars(_parsed(_flags(_Train, *settings), rest, f"latente train {name}"))
+    given = vars(parsed(flags(_Train, *settings), rest, f"latente train {name}"))
     from latente import launch
     from latente.training.stopping import Diverged, Interrupted
 
@@ -261,7 +261,7 @@ def _train(words: list[str], started: float) -> int:
 
 
 def _resume(words: list[str], started: float) -> int:
-    given = vars(_parsed(_flags(_Resume), words, "latente resume"))
+    given = vars(parsed(flags(_Resume), words, "latente resume"))
     from latente import launch
     from latente.training.stopping import Diverged, Interrupted
 
@@ -297,7 +297,7 @@ _OF_KIND = {
 
 
 def _sample(words: list[str], started: float) -> int:
-    given = _parsed(_flags(_Sample), words, "latente sample")
+    given = parsed(flags(_Sample), words, "latente sample")
     if given.out is not None and given.out.exists():
         raise ValueError(f"--out {given.out} exists already; choose another")
     from latente import run
@@ -349,7 +349,7 @@ def _sample_texts(opened: Any, given: Any, options: dict[str, Any]) -> int:
 
 
 def _evaluate(words: list[str], started: float) -> int:
-    given = _parsed(_flags(_Evaluate), words, "latente evaluate")
+    given = parsed(flags(_Evaluate), words, "latente evaluate")
     from latente import run
     from latente.evaluation import scores as of
 
@@ -373,7 +373,7 @@ def _evaluate(words: list[str], started: float) -> int:
 
 def _apply(what: str) -> Callable[[list[str], float], int]:
     def command(words: list[str], started: float) -> int:
-        given = _parsed(_flags(_Apply), words, f"latente {what}")
+        given = parsed(flags(_Apply), words, f"latente {what}")
         from latente.data.images import check_output, write_images
 
         if what != "encode":
@@ -426,7 +426,7 @@ def _write_latents(path: Path, latents: Any, names: list[str]) -> None:
 
 
 def _explore(words: list[str], started: float) -> int:
-    given = _parsed(_flags(_Explore), words, "latente explore")
+    given = parsed(flags(_Explore), words, "latente explore")
     if given.out.exists() or given.out.suffix != ".png":
         raise ValueError(
             f"--out {given.out}: " + ("exists already" if given.out.exists() else "a picture ends in .png")
@@ -441,7 +441,7 @@ def _explore(words: list[str], started: float) -> int:
 def _data(words: list[str], started: float) -> int:
     from latente.data.sources import OPTIONS, kind, open_source
 
-    given = _parsed(_flags(_Data, *OPTIONS.values()), words, "latente data")
+    given = parsed(flags(_Data, *OPTIONS.values()), words, "latente data")
     of = kind(given.source)
     for name, owner in OPTIONS.items():
         for f in fields(owner):
@@ -482,7 +482,7 @@ def _demo(words: list[str], started: float) -> int:
         out: Path = Path("latente-demo")
         """folder for the runs and the page"""
 
-    demo.run(_parsed(Demo, words, "latente demo").out)
+    demo.run(parsed(Demo, words, "latente demo").out)
     return 0
 
 
@@ -491,71 +491,3 @@ _RUN: dict[str, Callable[[list[str], float], int]] = {
     "reconstruct": _apply("reconstruct"), "denoise": _apply("denoise"), "encode": _apply("encode"),
     "explore": _explore, "data": _data, "demo": _demo,
 }  # fmt: skip
-
-
-# ---- flags ---------------------------------------------------------------------------------------------------------
-
-
-def _parsed(kind: Any, words: list[str], program: str) -> Any:
-    import tyro
-
-    return tyro.cli(kind, args=words, prog=program)
-
-
-def _flags(command: Any, *settings: Any) -> Any:
-    """A dataclass of a command's own flags and of every field of `settings`, with their help.
-
-    What a size or a model decides stays None unless given.
-    """
-    made: list[Any] = []
-    hints, help_ = get_type_hints(command, include_extras=True), field_docs(command)
-    for f in fields(command):
-        kind = _flag(hints[f.name], help_[f.name], None)
-        made.append((f.name, kind, f) if f.default is not MISSING else (f.name, kind))
-    for owner in settings:
-        hints, help_ = get_type_hints(owner), field_docs(owner)
-        decided = {"Config": "(default: by size)", "Recipe": "(default: by model)"}.get(owner.__name__)
-        for f in fields(owner):
-            if any(f.name == known[0] for known in made):
-                raise ValueError(
-                    f"{owner.__module__}.{owner.__name__}.{f.name} has the name of a flag of ours; rename it"
-                )
-            kind = hints[f.name] | None if decided else hints[f.name]
-            made.append((f.name, _flag(kind, help_[f.name], decided), None if decided else f))
-    kind = make_dataclass(f"{command.__name__}Flags", made)
-    kind.__doc__ = command.__doc__
-    return kind
-
-
-def _flag(hint: Any, help_: str, decided: str | None) -> Any:
-    """The type of one flag as the parser wants it; an optional one shows neither None nor an empty default."""
-    import tyro
-
-    if "positional" in getattr(hint, "__metadata__", ()):
-        return Annotated[tyro.conf.Positional[hint.__origin__], tyro.conf.arg(help=help_)]
-    if type(None) not in get_args(hint):
-        return Annotated[hint, tyro.conf.arg(help=help_)]
-    (inner,) = (kind for kind in get_args(hint) if kind is not type(None))
-    choices = ("True", "False") if inner is bool else get_args(inner) if get_origin(inner) is Literal else ()
-    named = "TEXT" if inner is str else "TEXT ..." if get_origin(inner) is list else inner.__name__.upper()
-    shown = "{" + ",".join(choices) + "}" if choices else named
-    return Annotated[hint, tyro.conf.arg(help=help_, metavar=shown, help_behavior_hint=decided or "")]
-
-
-def field_docs(kind: Any) -> dict[str, str]:
-    """The string below each field of a dataclass: help and documentation in one place. Raises ValueError for a field without."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
-    except OSError:  # a user's own file, run from memory
-        return {f.name: "" for f in fields(kind)}
-    body = tree.body[0].body  # type: ignore[attr-defined]
-    docs = {}
-    for here, after in zip(body, body[1:]):
-        if isinstance(here, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-            docs[here.target.id] = str(after.value.value)  # type: ignore[union-attr]
-    missing = [f.name for f in fields(kind) if f.name not in docs]
-    if missing:
-        raise ValueError(
-            f"{kind.__module__}.{kind.__name__}: document the field {', '.join(missing)} with a string below it"
-        )
-    return docs

@@ -60,25 +60,8 @@ def train(
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     quiet = quiet or os.environ.get("RANK", "0") != "0"
     say: Say = (lambda line: None) if quiet else _say
-    if sum(limit is not None for limit in (budget, steps, epochs)) > 1:
-        raise ValueError("give one of --budget, --steps and --epochs")
-    for name, value in (
-        ("--steps", steps),
-        ("--epochs", epochs),
-        ("--threads", threads),
-        ("--checkpoint-every", checkpoint_every),
-    ):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} {value}: at least 1")
-    if size is not None and size not in SIZES:
-        raise ValueError(f"--size {size}: {', '.join(SIZES)}")
+    _check_words(budget, steps, epochs, threads, checkpoint_every, size, out, track)
     allowed = budgets.seconds(budget or "5m") if steps is None and epochs is None else None
-    if out is not None and Path(out).exists():
-        raise RunError(
-            f"{out} exists already and a run is never overwritten; choose another --out, or: latente resume {out}"
-        )
-    if track is not None:
-        progress.check_tracker(track)
     family = registry.load(model)
     config, recipe, options = _sort_settings(family, settings)
     fabric = devices.fabric(device, processes, shard)
@@ -301,6 +284,25 @@ def _extension(
         more = max(1, int(budgets.seconds(str(budget).removeprefix("+")) / max(rate, 1e-6)))
     total = max(plan.steps, state["step"]) + more if steps is not None else state["step"] + more
     return replace(plan, steps=total, decay_start=max(state["step"], total - round(recipe.decay * total)))
+
+
+def _check_words(budget: str | None, steps: int | None, epochs: int | None, threads: int | None, checkpoint_every: int | None,
+                 size: str | None, out: str | Path | None, track: str | None) -> None:  # fmt: skip
+    """Whatever can be refused before anything is read."""
+    if sum(limit is not None for limit in (budget, steps, epochs)) > 1:
+        raise ValueError("give one of --budget, --steps and --epochs")
+    counts = {"--steps": steps, "--epochs": epochs, "--threads": threads, "--checkpoint-every": checkpoint_every}
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} {value}: at least 1")
+    if size is not None and size not in SIZES:
+        raise ValueError(f"--size {size}: {', '.join(SIZES)}")
+    if out is not None and Path(out).exists():
+        raise RunError(
+            f"{out} exists already and a run is never overwritten; choose another --out, or: latente resume {out}"
+        )
+    if track is not None:
+        progress.check_tracker(track)
 
 
 def _sort_settings(family: registry.Family, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], Any]:

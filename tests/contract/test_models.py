@@ -10,9 +10,10 @@ import torch
 import families
 import latente
 from latente import registry
-from latente.cli import _flags, _Train
+from latente.cli import _Train
 from latente.config import Recipe
 from latente.data.sources import OPTIONS
+from latente.flags import flags
 from latente.rng import keyed, permutation
 from latente.spec import ImageSpec, TextSpec
 from latente.training import budget, devices, engine
@@ -120,7 +121,7 @@ def test_a_batch_is_the_mean_of_its_items(name):
 
 @every_family
 def test_no_config_field_has_the_name_of_a_training_or_data_flag(name):
-    _flags(_Train, registry.load(name).Config, Recipe, OPTIONS[kind(name)])
+    flags(_Train, registry.load(name).Config, Recipe, OPTIONS[kind(name)])
 
 
 @every_family
