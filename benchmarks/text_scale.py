@@ -99,18 +99,27 @@ def plot(by_size: dict[str, dict[str, float]], by_context: dict[int, dict[str, f
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    def ticks(axis, marks) -> None:
+        axis.set_major_locator(FixedLocator(marks))
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
 
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), constrained_layout=True)
     sizes = [found["parameters"] / 1e6 for found in by_size.values()]
     for axis, key, label in ((axes[0], "tokens_per_s", "tokens/s"), (axes[1], "mb", "memory, MB")):
         axis.loglog(sizes, [found[key] for found in by_size.values()], "o-", color="#2b6cb0")
         axis.set(xlabel="million parameters", ylabel=label)
+        ticks(axis.xaxis, (0.5, 1, 2, 5, 10, 20, 50))
+        ticks(axis.yaxis, (100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000))
     axes[0].set_title("context 256")
     axes[1].set_title("context 256, 8,192 tokens a step")
     axes[2].semilogx(
         list(by_context), [found["tokens_per_s"] for found in by_context.values()], "o-", color="#2b6cb0", base=2
     )
     axes[2].set(xlabel="context", ylabel="tokens/s", title="4.8 M parameters", ylim=(0, None))
+    ticks(axes[2].xaxis, list(by_context))
     for axis in axes:
         axis.grid(alpha=0.3)
     figure.savefig(path, dpi=110)

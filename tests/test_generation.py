@@ -100,6 +100,8 @@ def test_what_each_filter_leaves():
     near(shares(Sampling(temperature=0.5)), [64.0, 16, 4, 1, 1])
     near(shares(Sampling(temperature=0)), [1.0, 0, 0, 0, 0])
     near(shares(Sampling(top_k=1, temperature=3)), [1.0, 0, 0, 0, 0])
+    near(shares(Sampling(temperature=1e-310)), [1.0, 0, 0, 0, 0])
+    near(shares(Sampling(top_p=1e-300)), [1.0, 0, 0, 0, 0])
 
 
 def test_the_repetition_penalty_lowers_what_was_said():

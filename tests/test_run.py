@@ -14,7 +14,9 @@ import families
 import latente
 from latente import checkpoint, registry
 from latente.checkpoint import RunError
-from latente.training import budget, engine
+from latente.config import Recipe
+from latente.phases import Phase
+from latente.training import budget, devices, engine
 from latente.training.stopping import Diverged
 
 QUICK = {"size": "tiny", "batch_size": 16, "threads": 1, "quiet": True}
@@ -43,6 +45,35 @@ def test_times_are_read_or_refused():
     for wrong in ("", "soon", "-5s", "0", "5 parsecs", "1h-5m"):
         with pytest.raises(ValueError, match="--budget"):
             budget.seconds(wrong)
+
+
+def test_little_time_is_not_spent_on_measuring_what_cannot_fit():
+    spent, asked = [0.0], []
+
+    def timed(model, recipe, precision, steps):
+        asked.append(model.size)
+        spent[0] += steps * {"tiny": 0.05, "small": 1.0, "base": 3.0}[model.size]
+        return {"tiny": 0.05, "small": 1.0, "base": 3.0}[model.size]
+
+    class Sized(torch.nn.Module):
+        phases = (Phase("main"),)
+
+        def __init__(self, size):
+            super().__init__()
+            self.size = size
+
+    def build(size):
+        return Sized(size), Recipe()
+
+    chosen = budget.choose(build, ("tiny", "small", "base"), ("float32",), timed, lambda: 10 - spent[0])
+    assert chosen.size == "tiny" and asked.count("base") == asked.count("small") == 1
+    assert spent[0] < 5
+
+
+def test_a_device_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="--device cuda: torch finds none"):
+        devices.fabric("cuda", 1)
 
 
 def exploding(at, monkeypatch, times=1):

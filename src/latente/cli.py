@@ -23,7 +23,7 @@ COMMANDS = {
     "train": "train MODEL SOURCE         train a model on your data within a time you choose",
     "resume": "resume RUN                 go on with an interrupted run, exactly; or train it longer",
     "sample": "sample RUN                 make new data: images to files; text to the terminal or a file",
-    "evaluate": "evaluate RUN               how good it is, on data it never saw (models of text so far)",
+    "evaluate": "evaluate RUN               how good it is, beside data it never saw",
     "reconstruct": "reconstruct RUN SOURCE     what the model keeps of your images",
     "denoise": "denoise RUN SOURCE         clean images with an autoencoder trained with --noise",
     "encode": "encode RUN SOURCE          latent vectors, to .npy or .parquet",
@@ -61,6 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        print(f"latente: {error.filename or 'the output'}: {error.strerror or error}", file=sys.stderr)
+        return 2
 
 
 def _overview() -> str:
@@ -362,10 +365,10 @@ def _evaluate(words: list[str], started: float) -> int:
     else:
         from rich.console import Console
 
-        from latente.evaluation.text import verdict
-
         Console().print(of.table(scores))
-        print(verdict(scores[0]))
+        for score in scores:
+            if score.verdict:
+                print(score.verdict)
     for condition in failed:
         print(f"latente: {condition} holds", file=sys.stderr)
     return 1 if failed else 0

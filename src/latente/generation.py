@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+COLDEST = 1e-6  # temperatures below are 0: float32 could not hold what they make of logits
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -119,7 +121,7 @@ def drawn(logits: Tensor, uniform: Tensor, sampling: Sampling, seen: Tensor | No
     if seen is not None:
         lowered = torch.where(logits > 0, logits / sampling.repetition_penalty, logits * sampling.repetition_penalty)
         logits = torch.where(seen, lowered, logits)
-    if sampling.temperature == 0:
+    if sampling.temperature < COLDEST:
         return logits.argmax(1)
     chances = F.softmax(logits if sampling.temperature == 1 else logits / sampling.temperature, 1)
     if sampling.top_k is not None and sampling.top_k < chances.shape[1]:
@@ -129,6 +131,7 @@ def drawn(logits: Tensor, uniform: Tensor, sampling: Sampling, seen: Tensor | No
         ranked, order = torch.sort(chances, dim=1, descending=True, stable=True)
         before = ranked.cumsum(1) - ranked
         enough = before < sampling.top_p * ranked.sum(1, keepdim=True)
+        enough[:, 0] = True  # however small top_p: float32 may round it to nothing
         chances = torch.zeros_like(chances).scatter(1, order, ranked * enough)
     if sampling.min_p is not None:
         chances = chances * (chances >= sampling.min_p * chances.amax(1, keepdim=True))

@@ -295,6 +295,8 @@ def _check_words(budget: str | None, steps: int | None, epochs: int | None, thre
     for name, value in counts.items():
         if value is not None and value < 1:
             raise ValueError(f"{name} {value}: at least 1")
+    if threads is not None and threads > 16 * len(_cores()):
+        raise ValueError(f"--threads {threads}: this machine has {len(_cores())} processor cores")
     if size is not None and size not in SIZES:
         raise ValueError(f"--size {size}: {', '.join(SIZES)}")
     if out is not None and Path(out).exists():

@@ -1,6 +1,6 @@
 """`load`: a run directory becomes a model one can use; what it can do depends on its kind of data.
 
-ImageRun   sample, encode, reconstruct, denoise, explore: arrays of pictures in and out
+ImageRun   sample, encode, reconstruct, denoise, explore, evaluate: arrays of pictures in and out
 TextRun    sample, complete, stream, evaluate: strings in and out
 """
 
@@ -59,9 +59,9 @@ class Run(ABC):
     def sample(self, n: int, *, seed: int = 0, **options: Any) -> dict[str, Any]:
         """`n` new items; the same seed gives the same items."""
 
+    @abstractmethod
     def evaluate(self) -> list[Score]:
         """Scores on the test split."""
-        raise ValueError(f"{self.path} holds a model of {self.spec.kind}s; evaluate reads models of text so far")
 
     def reopened(self) -> Any:
         """The source this run was trained on. Raises ValueError when it was in memory, or has changed since."""
@@ -124,6 +124,16 @@ class ImageRun(Run):
         data = self.reopened()
         with torch.no_grad():
             return [(title, x.numpy()) for title, x in self.model.explore(data.batch(data.splits["test"][:64]))]
+
+    def evaluate(self) -> list[Score]:
+        """Whether a judge can tell samples from the images of the test split, beside validation images put to the same test."""
+        from latente.evaluation.images import CLASSIFIERS
+        from latente.evaluation.judge import judged
+
+        data = self.reopened()
+        test, other = (data.images[data.splits[split]] for split in ("test", "validation"))
+        made = self.sample(len(test))["x"]
+        return [judged(test, made, CLASSIFIERS).score(judged(test, other, CLASSIFIERS), "images")]
 
     def open(self, source: Any) -> Dataset:
         """`source` read at this run's size and colours. Raises ValueError when a model that needs labels meets other classes."""

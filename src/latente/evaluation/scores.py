@@ -31,6 +31,8 @@ class Score:
     better: Literal["higher", "lower"]
     unit: str
     references: Mapping[str, float] = field(default_factory=dict)
+    verdict: str = ""
+    """what it means in words, and what to do about it"""
 
     @property
     def reference_kind(self) -> str | None:
@@ -63,6 +65,7 @@ class Score:
             "references": {kind: _finite(value) for kind, value in self.references.items()},
             "better": self.better,
             "unit": self.unit,
+            "verdict": self.verdict,
         }
 
 
@@ -77,8 +80,8 @@ def table(scores: Sequence[Score]) -> Table:
     from rich.text import Text
 
     result = Table(box=SIMPLE_HEAD, pad_edge=False)
-    result.add_column("score", no_wrap=True)
-    result.add_column("value", justify="right")
+    result.add_column("score", overflow="fold")
+    result.add_column("value", justify="right", no_wrap=True)
     result.add_column("95 % interval", no_wrap=True)
     result.add_column("beside", overflow="fold")
     words = {"ahead": ("better than", "green"), "level": ("level with", "yellow"), "behind": ("WORSE than", "red")}

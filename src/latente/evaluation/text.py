@@ -9,6 +9,7 @@ import bz2
 import lzma
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -72,8 +73,9 @@ def likelihood(
         ci = (convert(ends[0] * n), convert(ends[1] * n)) if ends else None
         return Score(name, convert(total), ci, "lower", unit, others)
 
+    main = score("nats_per_char", "nats per character", lambda nats: nats / characters)
     return [
-        score("nats_per_char", "nats per character", lambda nats: nats / characters),
+        replace(main, verdict=verdict(main)),
         score("bits_per_byte", "bits per byte", lambda nats: nats / math.log(2) / byte_count),
         score("perplexity", "equally likely tokens", lambda nats: _exp(nats / n)),
     ]

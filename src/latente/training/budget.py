@@ -118,7 +118,10 @@ def choose(build: Callable[[str], tuple[nn.Module, Recipe]], sizes: tuple[str, .
         model, recipe = build(size)
         worth, rates = getattr(model, "steps_worth", STEPS_WORTH_A_SIZE), {}
         for precision in precisions:
-            recipe, rates[precision] = _fitting(model, recipe, precision, timed)
+            hopeless = (
+                left() * 30 / worth if size != sizes[0] else math.inf
+            )  # ten times too slow, by the first step alone
+            recipe, rates[precision] = _fitting(model, recipe, precision, timed, min(hopeless, left() / 30))
             if size != sizes[0] and left() / rates[precision] < worth / 3:
                 break  # no other precision makes up for that; time spent on measuring is not spent on training
         # Half precision must earn its place: 5 % is more than a timing's noise.
@@ -130,13 +133,20 @@ def choose(build: Callable[[str], tuple[nn.Module, Recipe]], sizes: tuple[str, .
     return chosen
 
 
-def _fitting(model: nn.Module, recipe: Recipe, precision: str, timed: Callable[..., float]) -> tuple[Recipe, float]:
-    """Seconds per step, and the recipe with as many micro-batches as memory asks for."""
+def _fitting(
+    model: nn.Module, recipe: Recipe, precision: str, timed: Callable[..., float], patience: float
+) -> tuple[Recipe, float]:
+    """Seconds per step, and the recipe with as many micro-batches as memory asks for.
+
+    Where the first step alone takes longer than `patience` seconds, that is the answer.
+    """
     phases: Any = model.phases
     while True:
         try:
             cycle = math.lcm(*(phase.every for phase in phases))  # a lazy phase counts as often as it runs
-            timed(copy.deepcopy(model), recipe, precision, 1)
+            first = timed(copy.deepcopy(model), recipe, precision, 1)
+            if first > patience:
+                return recipe, first
             rate = timed(copy.deepcopy(model), recipe, precision, max(4, cycle))
             if rate * max(4, cycle) < 0.5:
                 steps = max(1, min(40, int(0.5 / max(rate, 1e-4))) // cycle) * cycle

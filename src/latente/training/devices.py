@@ -48,6 +48,10 @@ def fabric(device: str, processes: int, shard: bool = False) -> Any:
     alone = processes == 1 and not shard
     if alone and (device == "cpu" or (device == "auto" and not _accelerated())):
         return OneProcess()
+    if (device == "cuda" and not torch.cuda.is_available()) or (
+        device == "mps" and not torch.backends.mps.is_available()
+    ):
+        raise ValueError(f"--device {device}: torch finds none on this machine; --device auto takes what there is")
     import lightning_fabric
     from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy
 
