@@ -1,13 +1,16 @@
 """A language model from a source to text: what a run of text does, in Python and at the command line."""
 
 import json
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import latente
 from latente.cli import main
+from latente.data.tokenizer import Tokenizer
 
 QUICK = {"context": 32, "size": "tiny", "width": 32, "layers": 2, "batch_size": 8, "threads": 1, "quiet": True}
 FLAGS = "--context 32 --size tiny --width 32 --layers 2 --batch-size 8 --threads 1 --quiet"
@@ -104,6 +107,29 @@ def test_any_file_trains_as_bytes(tmp_path):
     (tmp_path / "noise.bin").write_bytes(np.random.default_rng(0).integers(0, 256, 4000, np.uint8).tobytes())
     run = latente.train("gpt", tmp_path / "noise.bin", out=tmp_path / "run", steps=8, tokenizer="byte", **QUICK)
     assert isinstance(run.complete("\x00\x01", 20), str)
+
+
+def test_a_run_whose_files_do_not_fit_together_is_said(tmp_path, run):
+    for broken in ("weights", "tokenizer", "numbers"):
+        shutil.copytree(run.path, tmp_path / broken)
+    tensors = load_file(run.path / "weights.safetensors")
+    save_file({name: t[..., :-1].copy() for name, t in tensors.items()}, tmp_path / "weights" / "weights.safetensors")
+    save_file(
+        {name: t * np.float32("nan") for name, t in tensors.items()}, tmp_path / "numbers" / "weights.safetensors"
+    )
+    Tokenizer.train("byte", []).save(tmp_path / "tokenizer" / "data")
+    for broken, says in (("weights", "not those of the model"), ("numbers", "no finite numbers")):
+        with pytest.raises(ValueError, match=says):
+            latente.load(tmp_path / broken)
+    with pytest.raises(ValueError, match="not this run's tokenizer"):
+        latente.load(tmp_path / "tokenizer").complete("The ", 3)
+
+
+def test_characters_unknown_to_a_borrowed_tokenizer_are_said(tmp_path, run):
+    (tmp_path / "strange.txt").write_text("the ☃ of \u2603\u2604 and so on\n" * 200, encoding="utf-8")
+    borrowed = str(run.path / "data" / "tokenizer.json")
+    strange = latente.train("gpt", tmp_path / "strange.txt", out=tmp_path / "run", steps=4, tokenizer=borrowed, **QUICK)
+    assert "unknown to the tokenizer" in strange.evaluate()[0].verdict
 
 
 def test_a_bpe_model_counts_characters_not_tokens(tmp_path):

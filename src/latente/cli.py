@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -283,13 +284,13 @@ def _resume(words: list[str], started: float) -> int:
 def _after(made: Any) -> None:
     if int(os.environ.get("RANK", "0")) == 0:
         following = {"image": "--n 1000 --out samples", "text": '--prompt "..."'}[made.spec.kind]
-        print(
-            f"{made.path} is ready. Samples so far: {made.path / 'samples'}\nnext: latente sample {made.path} {following}"
-        )
+        print(f"{made.path} is ready. Samples so far: {made.path / 'samples'}")
+        print(f"next: latente sample {shlex.quote(str(made.path))} {following}")
 
 
 def _interrupted(error: Any) -> int:
-    print(f"latente: interrupted at step {error.step}, saved; go on with: latente resume {error.path}", file=sys.stderr)
+    path = shlex.quote(str(error.path))
+    print(f"latente: interrupted at step {error.step}, saved; go on with: latente resume {path}", file=sys.stderr)
     return 130
 
 

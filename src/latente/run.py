@@ -52,7 +52,12 @@ class Run(ABC):
         self.path, self.record, self.family = path, record, family
         self.spec: Any = spec_from_json(record["spec"])
         self.model = built(family, from_json(family.Config, record["config"]), self.spec, record["seed"])
-        self.model.load_state_dict(usable_weights(path))
+        try:
+            self.model.load_state_dict(usable_weights(path))
+        except RuntimeError:
+            raise ValueError(f"{path}: its weights are not those of the model that run.json describes") from None
+        if not all(bool(torch.isfinite(value).all()) for value in self.model.state_dict().values()):
+            raise ValueError(f"{path}: some of its weights are no finite numbers; it cannot be used")
         self.model.eval()
 
     @abstractmethod
@@ -176,7 +181,12 @@ class TextRun(Run):
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        return Tokenizer.load(self.path / ASSETS)
+        made = Tokenizer.load(self.path / ASSETS)
+        if made.size != self.spec.vocabulary:
+            raise ValueError(
+                f"{self.path / ASSETS}: {made.size} tokens, but the model has {self.spec.vocabulary}: not this run's tokenizer"
+            )
+        return made
 
     def sample(
         self, n: int, *, seed: int = 0, tokens: int | None = None, prompt: str = "", stop: Sequence[str] = (), **sampling: Any
@@ -264,7 +274,12 @@ class TextRun(Run):
             nats = text.token_nats(self.model.logits, held, self.spec.context)
         train = np.asarray(data.tokens[start:stop])
         references = text.references(data.raw("train"), data.raw("test"), train, held, self.spec.vocabulary, characters)
-        return text.likelihood(nats, self.spec.context, characters, data.bytes["test"] - len(first), references)
+        scores = text.likelihood(nats, self.spec.context, characters, data.bytes["test"] - len(first), references)
+        unknown = 0.0 if self.tokenizer.unknown is None else float((held == self.tokenizer.unknown).mean())
+        if unknown:
+            said = f"{scores[0].verdict}; {unknown:.1%} of the test tokens are unknown to the tokenizer: the figures flatter it"
+            scores[0] = replace(scores[0], verdict=said)
+        return scores
 
 
 # ---- opening a run -------------------------------------------------------------------------------------------------

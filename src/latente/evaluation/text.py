@@ -138,7 +138,7 @@ def _compressed(
         f"{name} after {math.ceil(len(read) / 1000):,} kB of training text",
     )
     size, kind = min(alone, after)
-    return kind, size * nats
+    return kind, max(0, size) * nats  # bz2 may need less for more
 
 
 def verdict(score: Score) -> str:
