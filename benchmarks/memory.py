@@ -3,8 +3,9 @@
     python benchmarks/memory.py FOLDER [--gigabytes 20] [--model vae | gpt] [flags of latente train]
 
 Writes FOLDER/rows.npy (uint8, 64x64 RGB, every image different), or for a gpt FOLDER/rows.txt (lines of made-up words, every
-line different), trains 200 steps on it, and prints the largest anonymous memory the training process had (RssAnon; pages of the
-mapped file are the system's to take back) and how long the first and the second start took.
+line different), trains 200 steps on it, and prints the largest anonymous memory the training process had, before
+the first step and over all (RssAnon; pages of the mapped file are the system's to take back), and how long the first and the
+second start took.
 """
 
 import argparse
@@ -39,8 +40,8 @@ def write_images(file: Path, gigabytes: float) -> None:
     images.flush()
 
 
-def trained(file: Path, out: Path, model: str, flags: list[str]) -> tuple[float, float, float]:
-    """(largest anonymous GB, seconds until the first step's plan, seconds in all) of one training."""
+def trained(file: Path, out: Path, model: str, flags: list[str]) -> tuple[float, float, float, float]:
+    """(largest anonymous GB before the first step, and over all, seconds until the first step's plan, seconds in all) of one training."""
     words = [
         sys.executable,
         "-m",
@@ -58,7 +59,7 @@ def trained(file: Path, out: Path, model: str, flags: list[str]) -> tuple[float,
     ]
     began = time.monotonic()
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-    largest, planned = [0.0], [0.0]
+    largest, before, planned = [0.0], [0.0], [0.0]
 
     def watch() -> None:
         while process.poll() is None:
@@ -75,11 +76,11 @@ def trained(file: Path, out: Path, model: str, flags: list[str]) -> tuple[float,
     assert process.stderr is not None
     for line in process.stderr:
         if "steps of" in line:
-            planned[0] = time.monotonic() - began
+            planned[0], before[0] = time.monotonic() - began, largest[0]
     watcher.join()
     if process.wait():
         raise SystemExit(f"the training ended with {process.returncode}")
-    return largest[0], planned[0], time.monotonic() - began
+    return before[0], largest[0], planned[0], time.monotonic() - began
 
 
 def main() -> None:
@@ -94,9 +95,10 @@ def main() -> None:
     if not file.exists():
         write(file, given.gigabytes)
     for number in ("first", "second"):
-        memory, planned, took = trained(file, given.folder / f"run-{number}", given.model, flags)
+        before, memory, planned, took = trained(file, given.folder / f"run-{number}", given.model, flags)
         print(
-            f"{number} start: {memory:.2f} GB anonymous at most; training begins after {planned:.1f} s; {took:.0f} s in all"
+            f"{number} start: {before:.2f} GB anonymous at most before the first step, {memory:.2f} over all; "
+            f"training begins after {planned:.1f} s; {took:.0f} s in all"
         )
 
 

@@ -29,27 +29,12 @@ Say = Callable[[str], None]
 
 
 def train(
-    model: str = "vae",
-    source: Any = "digits",
-    *,
-    out: str | Path | None = None,
-    budget: str | None = None,
-    steps: int | None = None,
-    epochs: int | None = None,
-    seed: int = 0,
-    size: str | None = None,
-    init: str | Path | None = None,
-    threads: int | None = None,
-    device: str = "auto",
-    precision: str = "auto",
-    compile: bool = False,
-    shard: bool = False,
-    checkpoint_every: int | None = None,
-    track: str | None = None,
-    quiet: bool = False,
-    started: float | None = None,
-    **settings: Any,
-) -> Run:
+    model: str = "vae", source: Any = "digits", *, out: str | Path | None = None,
+    budget: str | None = None, steps: int | None = None, epochs: int | None = None, seed: int = 0, size: str | None = None,
+    init: str | Path | None = None, threads: int | None = None, device: str = "auto", precision: str = "auto",
+    compile: bool = False, shard: bool = False, checkpoint_every: int | None = None, track: str | None = None,
+    quiet: bool = False, started: float | None = None, **settings: Any,
+) -> Run:  # fmt: skip
     """Trains `model` on `source` within `budget` ("5m" when no limit is given), or for `steps` or `epochs`.
 
     `settings` are fields of the model's Config, of Recipe and of the options of its kind of data. Raises ValueError

@@ -60,14 +60,15 @@ class Config:
     """share of places where an n-gram is left out while training, as if never seen, so that it is not all there is to rely on"""
 
     def __post_init__(self) -> None:
-        for name in ("layers", "heads", "width", "ngrams", "ngram_rows"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: at least 1")
         shared = self.heads if self.kv_heads is None else self.kv_heads
+        sizes = {"layers": self.layers, "heads": self.heads, "kv-heads": shared, "width": self.width, "ngrams": self.ngrams,
+                 "ngram-rows": self.ngram_rows}  # fmt: skip
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"--{name} {size}: at least 1")
         for wrong, line in (
-            (shared < 1, f"--kv-heads {shared}: at least 1"),
             (self.width % (2 * self.heads) > 0, f"--width {self.width}: a multiple of twice --heads {self.heads}"),
-            (shared > 0 and self.heads % shared > 0, f"--kv-heads {shared}: a divisor of --heads {self.heads}"),
+            (self.heads % shared > 0, f"--kv-heads {shared}: a divisor of --heads {self.heads}"),
             (self.shape == "gpt2" and (shared != self.heads or self.ngrams > 1), "--shape gpt2 has no --kv-heads and no --ngrams"),
             (not 0 <= self.dropout < 1, f"--dropout {self.dropout}: from 0 to below 1"),
             (not 0 <= self.ngram_dropout < 1, f"--ngram-dropout {self.ngram_dropout}: from 0 to below 1"),

@@ -118,10 +118,9 @@ def choose(build: Callable[[str], tuple[nn.Module, Recipe]], sizes: tuple[str, .
         model, recipe = build(size)
         worth, rates = getattr(model, "steps_worth", STEPS_WORTH_A_SIZE), {}
         for precision in precisions:
-            hopeless = (
-                left() * 30 / worth if size != sizes[0] else math.inf
-            )  # ten times too slow, by the first step alone
-            recipe, rates[precision] = _fitting(model, recipe, precision, timed, min(hopeless, left() / 30))
+            # A thirtieth of the time left is too much for one step; so is ten times what a larger size may take.
+            patience = left() / 30 if size == sizes[0] else min(left() / 30, left() * 30 / worth)
+            recipe, rates[precision] = _fitting(model, recipe, precision, timed, patience)
             if size != sizes[0] and left() / rates[precision] < worth / 3:
                 break  # no other precision makes up for that; time spent on measuring is not spent on training
         # Half precision must earn its place: 5 % is more than a timing's noise.
