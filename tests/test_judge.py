@@ -1,5 +1,7 @@
 """The judge: its statistics against other computations, its calibration, and faults it must find."""
 
+import json
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -128,11 +130,23 @@ def test_real_pictures_are_not_told_apart(digits):
     assert found.verdict == "not told apart" and found.ci[0] < 0.5 < found.detectable < 0.6
 
 
-def test_a_run_of_pictures_is_judged(tmp_path, capsys):
-    run = latente.train("vae", "digits", out=tmp_path / "run", steps=4, size="tiny", threads=1, quiet=True)
-    (score,) = run.evaluate()
-    assert score.name == "judge_auc" and score.value > 0.9 and score.against("real against real") == "behind"
-    assert score.ci is not None and score.ci[0] <= score.value <= score.ci[1]
+def test_a_run_of_pictures_is_judged_and_a_page_written(tmp_path, capsys):
+    latente.train("vae", "digits", out=tmp_path / "run", steps=4, size="tiny", threads=1, quiet=True)
     assert main(["evaluate", str(tmp_path / "run"), "--fail-if", "judge_auc>0.8"]) == 1
     said = capsys.readouterr()
     assert "the judge tells the samples from real images" in said.out and "judge_auc>0.8 holds" in said.err
+    assert (tmp_path / "run/report/report.html").stat().st_size > 10_000
+    assert main(["evaluate", str(tmp_path / "run"), "--json", "--fail-if", "judge_auc<0.8"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record == json.loads((tmp_path / "run/report/metrics.json").read_text())
+    (score,) = (score for score in record["scores"] if score["name"] == "judge_auc")
+    assert score["value"] > 0.9 and score["ci"][0] <= score["value"] <= score["ci"][1] and score["answer"] == "bad"
+    assert main(["compare", str(tmp_path / "run"), str(tmp_path / "run"), "--out", str(tmp_path / "two.html")]) == 0
+    assert "judge_auc" in capsys.readouterr().out and (tmp_path / "two.html").exists()
+
+
+def test_real_items_of_another_kind_are_no_fault_of_the_samples():
+    items = FRESH(0).normal(size=(900, 8))
+    held, other, made = items[:300] + 1, items[300:600], items[600:]
+    score = judged(held, made, {"linear": linear}).score(judged(held, other, {"linear": linear}), "rows")
+    assert score.value > 0.8 and score.answer == "good" and "no better than it tells real rows" in score.verdict

@@ -60,8 +60,13 @@ def test_attention_maps_of_a_text(run):
 
 
 def test_scores_stand_beside_references(run):
-    scores = {score.name: score for score in run.evaluate()}
-    assert set(scores) == {"nats_per_char", "bits_per_byte", "perplexity"}
+    found = run.evaluate()
+    scores = {score.name: score for score in found}
+    assert {"nats_per_char", "bits_per_byte", "perplexity", "judge_auc", "copied_passages", "membership_auc"} <= set(
+        scores
+    )
+    assert {finding.question for finding in found.findings} == {"predicts", "faithful", "varied", "copied"}
+    assert [len(items) for _, items in found.galleries[0].rows] == [8, 8] and found.charts
     nats = scores["nats_per_char"]
     assert nats.better == "lower" and nats.ci[0] < nats.value < nats.ci[1]
     assert any("bz2" in kind for kind in nats.references) and any("gram" in kind for kind in nats.references)
@@ -92,7 +97,7 @@ def test_the_command_line_from_a_file_to_text(tmp_path, monkeypatch, capsys):
     assert "nats_per_char" in shown and "bz2" in shown and "LOSES" in shown  # one line 300 times is bz2's to win
     assert main(["evaluate", "run", "--json", "--fail-if", "nats_per_char>0.001"]) == 1
     printed = capsys.readouterr()
-    assert {s["name"] for s in json.loads(printed.out)} >= {"nats_per_char"} and "nats_per_char>0.001" in printed.err
+    assert {s["name"] for s in json.loads(printed.out)["scores"]} >= {"nats_per_char"} and "nats_per_char>0.001" in printed.err
 
 
 def test_a_user_s_own_text_in_memory(tmp_path):
@@ -129,7 +134,7 @@ def test_characters_unknown_to_a_borrowed_tokenizer_are_said(tmp_path, run):
     (tmp_path / "strange.txt").write_text("the ☃ of \u2603\u2604 and so on\n" * 200, encoding="utf-8")
     borrowed = str(run.path / "data" / "tokenizer.json")
     strange = latente.train("gpt", tmp_path / "strange.txt", out=tmp_path / "run", steps=4, tokenizer=borrowed, **QUICK)
-    assert "unknown to the tokenizer" in strange.evaluate()[0].verdict
+    assert "unknown to the tokenizer" in strange.evaluate().scores[0].verdict
 
 
 def test_a_bpe_model_counts_characters_not_tokens(tmp_path):

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from latente.launch import resume, train
+    from latente.reports import report
     from latente.run import Run, load
 
-__all__ = ["Run", "load", "resume", "train"]
+__all__ = ["Run", "load", "report", "resume", "train"]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     """Loads torch only when something that needs it is asked for."""
     if name in __all__:
-        from latente import launch, run
+        from latente import launch, reports, run
 
-        return getattr(launch if hasattr(launch, name) else run, name)
+        return next(getattr(room, name) for room in (launch, run, reports) if hasattr(room, name))
     raise AttributeError(f"module 'latente' has no attribute {name!r}")

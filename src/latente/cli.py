@@ -5,7 +5,6 @@ Nothing heavy is imported before it is needed: `latente --help` reads no torch.
 
 from __future__ import annotations
 
-import inspect
 import os
 import shlex
 import sys
@@ -24,7 +23,9 @@ COMMANDS = {
     "train": "train MODEL SOURCE         train a model on your data within a time you choose",
     "resume": "resume RUN                 go on with an interrupted run, exactly; or train it longer",
     "sample": "sample RUN                 make new data: images to files; text to the terminal or a file",
-    "evaluate": "evaluate RUN               how good it is, beside data it never saw",
+    "verify": "verify RUN SAMPLES         make samples again and say: same bytes, same values, or what differs",
+    "evaluate": "evaluate RUN               how good is it, and did it copy: a page with every figure beside its reference",
+    "compare": "compare RUN RUN ...        evaluated runs side by side",
     "reconstruct": "reconstruct RUN SOURCE     what the model keeps of your images",
     "denoise": "denoise RUN SOURCE         clean images with an autoencoder trained with --noise",
     "encode": "encode RUN SOURCE          latent vectors, to .npy or .parquet",
@@ -35,7 +36,7 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; gives the exit code (0 done, 2 bad input, 130 interrupted)."""
+    """Runs one command; gives the exit code (0 done, 1 a check failed, 2 bad input, 130 interrupted)."""
     started = time.monotonic()
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
@@ -122,6 +123,9 @@ class _Train:
     """behind torchrun: each process keeps a part of the model (FSDP) instead of a copy of it"""
     compile: bool = False
     """torch.compile the phases without gradient penalty (needs a C++ compiler)"""
+    stop: Literal["auto", "judge", "loss", "never"] = "auto"
+    """what may end it early: judge (samples can no longer be told apart, or get no better), loss (held-out loss gets no better);
+    auto: within a budget, loss, or judge for a model without one (gan)"""
     checkpoint_every: int | None = None
     """steps between checkpoints (default: ten a run)"""
     track: Literal["tensorboard"] | None = None
@@ -187,17 +191,41 @@ class _Sample:
 
 
 @dataclass
-class _Evaluate:
-    """Measure a trained model on the test split, beside references. Exit code 1 when a --fail-if holds."""
+class _Verify:
+    """Make samples again from their sidecar (PATH.latente.json) and say whether they are the same. Exit code 1 when they are not."""
 
     run: Annotated[Path, "positional"]
     """the run directory"""
+    samples: Annotated[Path, "positional"]
+    """what `latente sample RUN --out` wrote"""
+    model_file: str | None = None
+    """the .py file of a run whose model is your own"""
+
+
+@dataclass
+class _Evaluate:
+    """Measure a trained model beside data it never saw, and write RUN/report/report.html. Exit code 1 when a --fail-if holds."""
+
+    run: Annotated[Path, "positional"]
+    """the run directory"""
+    seed: int = 0
+    """of the samples that are measured"""
     json: bool = False
-    """print the scores as JSON"""
+    """print RUN/report/metrics.json instead of a table"""
     fail_if: list[str] | None = None
     """conditions such as "nats_per_char>1.8" that make the exit code 1"""
     model_file: str | None = None
     """the .py file of a run whose model is your own"""
+
+
+@dataclass
+class _Compare:
+    """Runs that were evaluated, side by side: a table here, and a page."""
+
+    runs: Annotated[list[Path], "positional"]
+    """the run directories"""
+    out: Path = Path("compare.html")
+    """the page to write, as compare.html; an older one is replaced"""
 
 
 @dataclass
@@ -294,51 +322,46 @@ def _interrupted(error: Any) -> int:
     return 130
 
 
-_OF_KIND = {
-    "image": ("label", "temperature", "truncation"),
-    "text": ("prompt", "tokens", "stop", "temperature", "top_k", "top_p", "min_p", "repetition_penalty"),
-}
-
-
 def _sample(words: list[str], started: float) -> int:
     given = parsed(flags(_Sample), words, "latente sample")
     if given.out is not None and given.out.exists():
         raise ValueError(f"--out {given.out} exists already; choose another")
-    from latente import run
+    from latente import provenance, run
 
+    if given.out is not None:
+        provenance.check_free(given.out)
     opened = run.load(given.run, model_file=given.model_file)
-    kind = opened.spec.kind
-    options = {n: getattr(given, n) for names in _OF_KIND.values() for n in names if getattr(given, n) is not None}
-    for name in options:
-        if name not in _OF_KIND[kind]:
-            raise ValueError(f"{opened.family.name} has no --{name.replace('_', '-')}")
-    return (_sample_images if kind == "image" else _sample_texts)(opened, given, options)
+    known = [name for names in provenance.OPTIONS.values() for name in names]
+    options = {name: getattr(given, name) for name in known if getattr(given, name) is not None}
+    provenance.check_options(opened, options)
+    return (_sample_images if opened.spec.kind == "image" else _sample_texts)(opened, given, options)
 
 
 def _sample_images(opened: Any, given: Any, options: dict[str, Any]) -> int:
-    from latente.data.images import OUTPUTS, check_output, write_images
+    from latente import provenance
+    from latente.data.images import OUTPUTS, check_output
 
-    for name in options:
-        if name != "label" and name not in inspect.signature(opened.model.sample).parameters:
-            raise ValueError(f"{opened.family.name} has no --{name}")
     if given.out is None:
         raise ValueError(f"--out is missing: where the images go; {OUTPUTS}")
     check_output(given.out)
     made = opened.sample(64 if given.n is None else given.n, seed=given.seed, **options)
-    print(f"{len(made['x']):,} images in {write_images(given.out, made['x'], made.get('label'), opened.spec.classes)}")
+    print(
+        _written(len(made["x"]), "images", provenance.write(opened, made, {"seed": given.seed, **options}, given.out))
+    )
     return 0
 
 
 def _sample_texts(opened: Any, given: Any, options: dict[str, Any]) -> int:
-    from latente.data.text import check_text_output, write_texts
+    from latente import provenance
+    from latente.data.text import check_text_output
 
     count, prompt = 1 if given.n is None else given.n, options.get("prompt", "")
     if prompt:
         options.setdefault("tokens", 300)
     if given.out is not None:
         check_text_output(given.out)
-        made = opened.sample(count, seed=given.seed, **options)["text"]
-        print(f"{len(made):,} texts in {write_texts(given.out, [prompt + text for text in made])}")
+        made = opened.sample(count, seed=given.seed, **options)
+        print(_written(count, "texts", provenance.write(opened, made, {"seed": given.seed, **options}, given.out)))
         return 0
     if count == 1:
         options.pop("prompt", None)
@@ -352,27 +375,68 @@ def _sample_texts(opened: Any, given: Any, options: dict[str, Any]) -> int:
     return 0
 
 
+def _written(count: int, what: str, path: Path) -> str:
+    from latente.provenance import sidecar
+
+    return f"{count:,} {what} in {path}; how they were made: {sidecar(path)}"
+
+
+def _verify(words: list[str], started: float) -> int:
+    given = parsed(flags(_Verify), words, "latente verify")
+    from latente import provenance, run
+
+    provenance.read(given.samples)  # what is wrong with it is said before the run is opened
+    verdict = provenance.verify(run.load(given.run, model_file=given.model_file), given.samples)
+    print("\n".join(verdict.said))
+    return 1 if verdict.outcome == "differs" else 0
+
+
 def _evaluate(words: list[str], started: float) -> int:
     given = parsed(flags(_Evaluate), words, "latente evaluate")
-    from latente import run
+    from latente import reports, run
     from latente.evaluation import scores as of
 
-    scores = run.load(given.run, model_file=given.model_file).evaluate()
-    failed = [condition for condition in given.fail_if or () if of.check(scores, condition)]
+    opened = run.load(given.run, model_file=given.model_file)
+    evaluation = opened.evaluate(seed=given.seed)
+    failed = [condition for condition in given.fail_if or () if of.check(evaluation.scores, condition)]
+    page = reports.write(opened, evaluation, opened.reopened().describe())
     if given.json:
-        import json
-
-        print(json.dumps([score.to_json() for score in scores], indent=1))
+        print((page.parent / "metrics.json").read_text(encoding="utf-8"), end="")
     else:
         from rich.console import Console
 
-        Console().print(of.table(scores))
-        for score in scores:
-            if score.verdict:
-                print(score.verdict)
+        Console().print(of.table(evaluation.scores))
+        for finding in evaluation.findings:
+            print(f"{finding.question:<10} {finding.answer:<7} {finding.words}")
+        for note in evaluation.notes:
+            print(note)
+        print(f"report     {page}")
     for condition in failed:
         print(f"latente: {condition} holds", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _compare(words: list[str], started: float) -> int:
+    given = parsed(flags(_Compare), words, "latente compare")
+    import json
+
+    from rich.console import Console
+
+    from latente import reports, run
+
+    if len(given.runs) < 2:
+        raise ValueError("compare needs at least two runs")
+    if given.out.suffix != ".html":
+        raise ValueError(f"--out {given.out}: a page ends in .html")
+    measured = []
+    for path in given.runs:
+        opened, file = run.load(path), path / "report" / "metrics.json"
+        if not file.is_file():
+            raise ValueError(f"{path} was not evaluated yet: latente evaluate {shlex.quote(str(path))}")
+        measured.append((opened, json.loads(file.read_text(encoding="utf-8"))))
+    Console().print(reports.comparison(measured))
+    print(f"page       {reports.compare(measured, given.out)}")
+    return 0
 
 
 def _apply(what: str) -> Callable[[list[str], float], int]:
@@ -491,7 +555,7 @@ def _demo(words: list[str], started: float) -> int:
 
 
 _RUN: dict[str, Callable[[list[str], float], int]] = {
-    "train": _train, "resume": _resume, "sample": _sample, "evaluate": _evaluate,
+    "train": _train, "resume": _resume, "sample": _sample, "verify": _verify, "evaluate": _evaluate, "compare": _compare,
     "reconstruct": _apply("reconstruct"), "denoise": _apply("denoise"), "encode": _apply("encode"),
     "explore": _explore, "data": _data, "demo": _demo,
 }  # fmt: skip

@@ -22,6 +22,8 @@ def run(out: Path) -> None:
     from latente.data.images import contact_sheet
     from latente.data.sources import open_source
     from latente.launch import train
+    from latente.reports import report
+    from latente.run import load
 
     began = time.monotonic()
     data = open_source("digits")
@@ -40,12 +42,15 @@ def run(out: Path) -> None:
             rows.append((f"{name}: the same digits, reconstructed", trained.model.reconstruct(batch)["x"].numpy()))
         rows.append((f"{name}: samples", trained.sample(24)["x"]))
     contact_sheet(rows, out / "page.png", columns=24)
+    print("\nHow good is the gan, and did it copy? Its samples are judged beside digits it never saw.")
+    page = report(load(out / "gan"))
     for name, passage in passages:
         print(f"\n{name} goes on from 'The ', after Python's language reference:\n")
         print(textwrap.indent(f"The {passage}", "    "))
     print(f"""
 done in {time.monotonic() - began:.0f} s
-look at        {out / "page.png"}
+look at        {page}
+               {out / "page.png"}
 the runs       {", ".join(str(out / name) for name in registry.names())}
 try next       latente sample {out / "gan"} --n 1000 --out my-digits
                latente sample {out / "gpt"} --prompt "A function "

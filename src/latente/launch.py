@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from latente import checkpoint, registry
+from latente import checkpoint, looks, registry
 from latente.checkpoint import RunError
 from latente.config import SIZES, Recipe, from_json, merge
 from latente.data.errors import DataError
@@ -22,7 +22,7 @@ from latente.rng import keyed
 from latente.run import CHUNK, Run, averaged_weights, built, family_of, opened, options_of, usable_weights
 from latente.spec import spec_from_json, spec_to_json
 from latente.training import budget as budgets
-from latente.training import devices, engine, progress
+from latente.training import devices, engine, progress, stopping
 from latente.training.stopping import Diverged, Interrupted
 
 Say = Callable[[str], None]
@@ -32,7 +32,7 @@ def train(
     model: str = "vae", source: Any = "digits", *, out: str | Path | None = None,
     budget: str | None = None, steps: int | None = None, epochs: int | None = None, seed: int = 0, size: str | None = None,
     init: str | Path | None = None, threads: int | None = None, device: str = "auto", precision: str = "auto",
-    compile: bool = False, shard: bool = False, checkpoint_every: int | None = None, track: str | None = None,
+    compile: bool = False, shard: bool = False, stop: str = "auto", checkpoint_every: int | None = None, track: str | None = None,
     quiet: bool = False, started: float | None = None, **settings: Any,
 ) -> Run:  # fmt: skip
     """Trains `model` on `source` within `budget` ("5m" when no limit is given), or for `steps` or `epochs`.
@@ -48,6 +48,7 @@ def train(
     _check_words(budget, steps, epochs, threads, checkpoint_every, size, out, track)
     allowed = budgets.seconds(budget or "5m") if steps is None and epochs is None else None
     family = registry.load(model)
+    stop = looks.rule(stop, family, allowed is not None, shard)
     config, recipe, options = _sort_settings(family, settings)
     fabric = devices.fabric(device, processes, shard)
     with fabric.rank_zero_first():
@@ -78,18 +79,31 @@ def train(
         net, own = build(chosen_size)
         own = replace(own, accumulate=choice.recipe.accumulate)
         # A tenth more than measured, for a warm-up is slower; the deadline moves the end where it must.
-        total = fabric.broadcast(max(20, int((deadline - time.monotonic()) * 1.1 / choice.seconds_per_step)))
+        watch = looks.planned(fabric, data, net, seed, deadline - time.monotonic()) if stop == "judge" else looks.NONE
+        left = deadline - time.monotonic() - watch.seconds
+        total = fabric.broadcast(max(20, int(left * 1.1 / choice.seconds_per_step)))
     else:
         net, own = build(chosen_size)
+        watch = looks.planned(fabric, data, net, seed, None) if stop == "judge" else looks.NONE
         total = steps or max(1, round((epochs or 1) * len(data.splits["train"]) / own.batch_size))
-    plan = budgets.plan(total, own, precision="float32" if precision == "auto" else precision, **planned)
+    if stop == "judge" and not watch.count:
+        stop = "never"
+        say(
+            "note: too little time, or too few validation items, to judge samples while training: it goes on to the end"
+        )
+    plan = budgets.plan(
+        total, own, precision="float32" if precision == "auto" else precision, stop=stop,
+        looks=stopping.planned(total, watch.count), **planned,
+    )  # fmt: skip
     record = {
         "format": 1, "model": family.name, "model_sha256": family.sha256, "config": asdict(net.config), "recipe": asdict(own),
-        "size": chosen_size, "spec": spec_to_json(data.spec), "seed": seed, "plan": plan.to_json(), "budget": budget,
+        "size": chosen_size, "spec": spec_to_json(data.spec), "seed": seed, "plan": plan.to_json(),
+        "budget": (budget or "5m") if allowed else None,
+        "init": None if init is None else str(init),
         "data": {"source": lasting(source),
                  "name": data.name, "fingerprint": data.fingerprint, "options": asdict(options),
                  "splits": {n: len(s) for n, s in data.splits.items()}},
-        "device": str(fabric.device), "shard": shard, "versions": _versions(),
+        "device": str(fabric.device), "shard": shard, "looks": watch.distance, "versions": _versions(),
         "status": "training", "stopped": None,
     }  # fmt: skip
     path = Path(fabric.broadcast(str(out or _free_name(family.name, data.name))))
@@ -99,7 +113,7 @@ def train(
     say(
         f"{family.name} ({chosen_size}) on {data.name}: {plan.steps:,} steps of {plan.batch_size}, {plan.precision}, into {path}"
     )
-    return _fit(fabric, net, data, own, plan, record, path, track, quiet, deadline, family)
+    return _fit(fabric, net, data, own, plan, record, path, track, quiet, deadline, family, look=watch.look)
 
 
 def resume(
@@ -139,7 +153,9 @@ def resume(
         checkpoint.clean(path)
         record |= {"status": "training", "extension": extended and extended.to_json()}
         checkpoint.write_json(path / "run.json", record)
-    return _fit(fabric, net, data, recipe, extended or plan, record, path, track, quiet, None, family, bool(extended))
+    plan = extended or plan
+    look = looks.again(fabric, data, record["seed"], record["looks"]) if plan.stop == "judge" else None
+    return _fit(fabric, net, data, recipe, plan, record, path, track, quiet, None, family, bool(extended), look)
 
 
 class _Samples:
@@ -164,7 +180,7 @@ class _Samples:
 
 
 def _fit(fabric: Any, net: Any, data: Any, recipe: Recipe, plan: budgets.Plan, record: dict[str, Any], path: Path, track: str | None,
-         quiet: bool, deadline: float | None, family: registry.Family, extended: bool = False) -> Run:  # fmt: skip
+         quiet: bool, deadline: float | None, family: registry.Family, extended: bool = False, look: Any = None) -> Run:  # fmt: skip
     watchers: list[Any] = []
     if fabric.is_global_zero:
         # A part of the weights cannot sample.
@@ -173,13 +189,13 @@ def _fit(fabric: Any, net: Any, data: Any, recipe: Recipe, plan: budgets.Plan, r
             watchers.insert(0, progress.Bar() if sys.stderr.isatty() else progress.Lines())
         if track == "tensorboard":
             watchers.append(progress.TensorBoard(path))
-    trainer = engine.Trainer(fabric, net, data, recipe, plan, record["seed"])
+    trainer = engine.Trainer(fabric, net, data, recipe, plan, record["seed"], look)
     began = time.monotonic()
     try:
         trainer.fit(path, watchers, deadline, plan if extended else None)
         if fabric.is_global_zero:
             _finish(family, data, path, record)
-        record |= {"status": "finished", "stopped": "all steps done"}  # only now: a finished run has its weights
+        record |= {"status": "finished", "stopped": trainer.why}  # only now: a finished run has its weights
     except Interrupted as error:
         record |= {"status": "interrupted", "stopped": str(error)}
         raise
@@ -194,6 +210,8 @@ def _fit(fabric: Any, net: Any, data: Any, recipe: Recipe, plan: budgets.Plan, r
             record["seconds"] = round(record.get("seconds", 0) + time.monotonic() - began, 1)
             checkpoint.write_json(path / "run.json", record)
     if fabric.is_global_zero:
+        if not quiet:
+            _say(f"done: {record['stopped']}")
         for line in _model_warnings(net, path):
             if not quiet:
                 _say(f"note: {line}")
@@ -268,7 +286,9 @@ def _extension(
         rate = record.get("seconds", 0) / max(1, state["step"])
         more = max(1, int(budgets.seconds(str(budget).removeprefix("+")) / max(rate, 1e-6)))
     total = max(plan.steps, state["step"]) + more if steps is not None else state["step"] + more
-    return replace(plan, steps=total, decay_start=max(state["step"], total - round(recipe.decay * total)))
+    decay_start = max(state["step"], total - round(recipe.decay * total))
+    later = stopping.planned(total, stopping.LOOKS) if plan.stop == "judge" else ()
+    return replace(plan, steps=total, decay_start=decay_start, looks=tuple(n for n in later if n > state["step"]))
 
 
 def _check_words(budget: str | None, steps: int | None, epochs: int | None, threads: int | None, checkpoint_every: int | None,

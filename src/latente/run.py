@@ -6,6 +6,7 @@ TextRun    sample, complete, stream, evaluate: strings in and out
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -19,16 +20,21 @@ import torch
 from latente import checkpoint, registry
 from latente.checkpoint import RunError
 from latente.config import from_json
+from latente.data.cache import cache_folder
 from latente.data.dataset import Dataset, ImageOptions
 from latente.data.sources import OPTIONS, open_source
 from latente.data.text import TextDataset, TextOptions
 from latente.data.tokenizer import Tokenizer
-from latente.evaluation.scores import Score
+from latente.evaluation import features, images
+from latente.evaluation.findings import Evaluation
 from latente.generation import Sampling, Stream, generate
 from latente.rng import key, keyed
 from latente.spec import Spec, spec_from_json
 
 CHUNK = 500  # images are drawn in chunks of this many, each from its own key, so memory stays bounded
+LIKELY, DRAWS = 1_000, 16  # images whose likelihood is measured, with so many draws each: what some seconds allow
+READ = 50_000_000  # tokens of a split, at most, that samples are compared with
+WRITTEN, SKIPPED = 1_056, 32  # tokens of a text that is written to be judged, of which the first are left out
 TEXTS = 64  # texts are written this many at a time
 
 
@@ -65,8 +71,8 @@ class Run(ABC):
         """`n` new items; the same seed gives the same items."""
 
     @abstractmethod
-    def evaluate(self) -> list[Score]:
-        """Scores on the test split."""
+    def evaluate(self, *, seed: int = 0) -> Evaluation:
+        """Scores on the test split, and what to look at."""
 
     def reopened(self) -> Any:
         """The source this run was trained on. Raises ValueError when it was in memory, or has changed since."""
@@ -130,15 +136,26 @@ class ImageRun(Run):
         with torch.no_grad():
             return [(title, x.numpy()) for title, x in self.model.explore(data.batch(data.splits["test"][:64]))]
 
-    def evaluate(self) -> list[Score]:
-        """Whether a judge can tell samples from the images of the test split, beside validation images put to the same test."""
-        from latente.evaluation.images import CLASSIFIERS
-        from latente.evaluation.judge import judged
-
+    def evaluate(self, *, seed: int = 0) -> Evaluation:
+        """Samples beside the images of the test split, and what validation images score there: judge, distances, copying, use."""
         data = self.reopened()
-        test, other = (data.images[data.splits[split]] for split in ("test", "validation"))
-        made = self.sample(len(test))["x"]
-        return [judged(test, made, CLASSIFIERS).score(judged(test, other, CLASSIFIERS), "images")]
+        known = held(data, self._nats(data, seed))
+        made = self.sample(images.wanted(known), seed=seed)
+        return images.evaluated(made["x"], made.get("label"), known, seed)
+
+    def _nats(self, data: Dataset, seed: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """-ln p of the first images of the train and test splits, (n,) each, where the model has a likelihood."""
+        if not hasattr(self.model, "log_prob"):
+            return None
+        found = []
+        with torch.inference_mode():
+            for split in ("train", "test"):
+                items, nats = data.splits[split][:LIKELY], []
+                for start in range(0, len(items), CHUNK):
+                    batch = data.batch(items[start : start + CHUNK])
+                    nats.append(-self.model.log_prob(batch, keyed(seed, "likelihood", split, start), DRAWS).numpy())
+                found.append(np.concatenate(nats))
+        return found[0], found[1]
 
     def open(self, source: Any) -> Dataset:
         """`source` read at this run's size and colours. Raises ValueError when a model that needs labels meets other classes."""
@@ -261,25 +278,51 @@ class TextRun(Run):
         unknown = self.tokenizer.unknown
         return generate(self.model, rows, torch.stack(draws), sampling, () if unknown is None else (unknown,))
 
-    def evaluate(self) -> list[Score]:
-        """Likelihood of the whole test split, beside what compressors and an n-gram model reach given the same training text."""
+    def evaluate(self, *, seed: int = 0) -> Evaluation:
+        """Likelihood of the whole test split beside compressors and an n-gram model given the same training text; then passages the
+        model writes, beside real ones."""
         from latente.evaluation import text
 
         data: TextDataset = self.reopened()
         (start, stop), (held_start, held_stop) = data.ranges["train"], data.ranges["test"]
-        held = np.asarray(data.tokens[held_start:held_stop], np.int64)
-        first = self.tokenizer.bytes_of(int(held[0]))  # nothing stands before it, so it is not predicted
+        tokens = np.asarray(data.tokens[held_start:held_stop], np.int64)
+        first = self.tokenizer.bytes_of(int(tokens[0]))  # nothing stands before it, so it is not predicted
         characters = data.characters["test"] - len(first.decode("utf-8", "replace"))
+        size = min(len(tokens), stop - start)
+        stretches = (tokens, data.tokens[start : start + size], data.tokens[slice(*data.ranges["validation"])])
         with torch.inference_mode():
-            nats = text.token_nats(self.model.logits, held, self.spec.context)
+            nats, known, fresh = (
+                text.token_nats(self.model.logits, np.asarray(part, np.int64), self.spec.context) for part in stretches
+            )
         train = np.asarray(data.tokens[start:stop])
-        references = text.references(data.raw("train"), data.raw("test"), train, held, self.spec.vocabulary, characters)
+        references = text.references(
+            data.raw("train"), data.raw("test"), train, tokens, self.spec.vocabulary, characters
+        )
         scores = text.likelihood(nats, self.spec.context, characters, data.bytes["test"] - len(first), references)
-        unknown = 0.0 if self.tokenizer.unknown is None else float((held == self.tokenizer.unknown).mean())
+        unknown = 0.0 if self.tokenizer.unknown is None else float((tokens == self.tokenizer.unknown).mean())
         if unknown:
             said = f"{scores[0].verdict}; {unknown:.1%} of the test tokens are unknown to the tokenizer: the figures flatter it"
             scores[0] = replace(scores[0], verdict=said)
-        return scores
+        whole = {part: data.text(part, READ) for part in ("train", "test", "validation")}
+        real = text.Held(**whole, nats={"test": nats, "train": known, "validation": fresh}, context=self.spec.context)
+        return text.evaluated(self._passages(real.count * real.letters, data, seed), scores, real, seed)
+
+    def _passages(self, characters: int, data: TextDataset, seed: int) -> list[str]:
+        """Texts of some `characters` in all; their first lines, begun from nothing, are left out. Texts of many documents are one."""
+        each = len(data.tokens[slice(*data.ranges["test"])]) / max(1, data.characters["test"])  # tokens a character
+        count = max(1, math.ceil(characters * each / (WRITTEN - SKIPPED)))
+        texts = self.sample(count, seed=seed, tokens=WRITTEN)["text"]
+        skipped = round(SKIPPED / each)
+        if self.tokenizer.end is not None and data.audit.documents > 1:
+            return ["".join(texts)]
+        return [text[skipped:] for text in texts]
+
+
+def held(data: Dataset, nats: tuple[np.ndarray, np.ndarray] | None = None) -> images.Held:
+    """The real images that samples are measured by. What is learned on them once is kept in the cache."""
+    train, test, fresh = (images.Images(data.images, data.splits[part]) for part in ("train", "test", "validation"))
+    kept = cache_folder() / "features" / f"{data.fingerprint}-{features.LEARNING}.safetensors"
+    return images.Held(train, test, fresh, data.labels, data.spec.classes, nats, kept)
 
 
 # ---- opening a run -------------------------------------------------------------------------------------------------

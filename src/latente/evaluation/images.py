@@ -1,62 +1,291 @@
-"""What the judge of images learns with: a small convolutional network. N items, C channels, H W height and width."""
+"""How good samples of images are: every figure beside that of real images, at the same sizes.
+
+    samples, test, fresh, train --judge, features, distances, copying, use--> Evaluation
+
+test and fresh are two sets of held-out images: what fresh ones score against test ones is the reference for samples.
+N samples, C channels, H W height and width.
+"""
 
 from __future__ import annotations
+
+import io
+import lzma
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latente.evaluation.judge import Classifier, Scorer
+from latente.evaluation import copying, distances
+from latente.evaluation.copying import Images
+from latente.evaluation.features import Features, learned
+from latente.evaluation.findings import Chart, Evaluation, Gallery
+from latente.evaluation.judge import FEWEST, Classifier, Judgement, Scorer, judged, membership
+from latente.evaluation.networks import fitted, network, outputs, tensor
+from latente.evaluation.scores import Answer, Score
+from latente.rng import key
 
-BATCH = 128
-SEEN = 60_000  # images the network is shown in all, repeats included: what some seconds allow
-EPOCHS = (4, 30)  # but no fewer and no more passes than these
-
-
-def network(channels: int, side: int) -> nn.Module:
-    """(N,C,H,W) -> (N,): every other layer halves the picture, whose smaller side is `side`, until that is at most 8 pixels."""
-    layers: list[nn.Module] = []
-    width, wide = channels, 32
-    while not layers or side > 8:
-        stride = 2 if side >= 8 else 1
-        layers += [nn.Conv2d(width, wide, 3, stride, 1, bias=False), nn.BatchNorm2d(wide), nn.ReLU()]
-        layers += [nn.Conv2d(wide, 2 * wide, 3, 1, 1, bias=False), nn.BatchNorm2d(2 * wide), nn.ReLU()]
-        side, width, wide = side // stride, 2 * wide, min(64, 2 * wide)
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * width, 1), nn.Flatten(0))
+MOST = 10_000  # images of a kind that are measured
+COPIES = 5_000  # of these, looked up among all training images
+JUDGED = 60_000  # images the judge is shown in all, repeats included: what some seconds allow
+USED = 30_000  # images a classifier is shown in all to find out what samples are worth
+LEARNED = 256 << 20  # bytes of training images, at most, that features are learned on
+SHOWN = 48
 
 
-def cnn(images: np.ndarray, fake: np.ndarray, seed: int) -> Scorer:
-    """The network fitted to say which of the images, uint8 (N,C,H,W), are fake, (N,) bool; its rate rises and falls once."""
+@dataclass(frozen=True)
+class Held:
+    """The real images an evaluation needs. `labels` are those of the whole array; `nats` -ln p of each of the first images of
+    the train and test splits, where the model has a likelihood."""
 
-    def tensor(part: np.ndarray) -> Tensor:
-        return torch.from_numpy(part).float() / 127.5 - 1
+    train: Images
+    test: Images
+    fresh: Images
+    labels: np.ndarray | None = None
+    classes: Sequence[str] = ()
+    nats: tuple[np.ndarray, np.ndarray] | None = None
+    kept: Path | None = None
+    """where learned features are kept for the next evaluation on the same data"""
 
+    @property
+    def n(self) -> int:
+        """How many samples and real images of each kind are compared."""
+        return min(len(self.test), len(self.fresh), MOST)
+
+
+def cnn(images: np.ndarray, fake: np.ndarray, seed: int, seen: int = JUDGED) -> Scorer:
+    """A network fitted to say which of the images, uint8 (N,C,H,W), are fake, (N,) bool; it is shown `seen` of them in all."""
     y = torch.from_numpy(fake).float()
-    epochs = min(EPOCHS[1], max(EPOCHS[0], SEEN // len(images)))
-    batch = min(BATCH, len(images))
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(seed)
-        model = network(images.shape[1], min(images.shape[2:])).train()
-        optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01)
-        steps = epochs * (len(images) // batch)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
-        for _ in range(epochs):
-            order = torch.randperm(len(images)).numpy()
-            for start in range(0, len(images) - batch + 1, batch):
-                at = order[start : start + batch]
-                loss = F.binary_cross_entropy_with_logits(model(tensor(images[at])), y[at])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-    model.eval()
 
-    def scores(part: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            return np.concatenate([model(tensor(part[i : i + 500])).numpy() for i in range(0, len(part), 500)])
+    def loss(model: nn.Module, at: np.ndarray) -> Tensor:
+        return F.binary_cross_entropy_with_logits(model(tensor(images[at]))[:, 0], y[at])
 
-    return scores
+    model = fitted(lambda: network(images.shape[1], min(images.shape[2:]), 1), loss, len(images), seen, seed)
+    return lambda part: outputs(model, part)[:, 0]
 
 
 CLASSIFIERS: dict[str, Classifier] = {"convolutional network": cnn}
+
+
+def wanted(held: Held) -> int:
+    """How many samples `evaluated` makes use of."""
+    useful = min(len(held.train), USED // 3) if held.labels is not None and len(held.classes) > 1 else 0
+    return max(held.n, min(len(held.train), COPIES), useful)
+
+
+def evaluated(samples: np.ndarray, labels: np.ndarray | None, held: Held, seed: int = 0) -> Evaluation:
+    """Everything that can be measured of `samples`, uint8 (N,C,H,W), with their `labels` (N,) where there are classes."""
+    n, made = held.n, {"samples": len(samples), "compared": held.n, "seed": seed}
+    random = np.random.default_rng(key(seed, "evaluation"))
+    test, fresh = (Images(p.array, p.at[np.sort(random.permutation(len(p))[:n])]) for p in (held.test, held.fresh))
+    scores: list[Score] = []
+    charts: list[Chart] = []
+    notes: list[str] = []
+    if held.nats is not None:
+        scores += _likelihood(*held.nats, held.test)
+    if n >= FEWEST:
+        real, other = test[:], fresh[:]
+        judgement = judged(real, samples[:n], CLASSIFIERS, seed)
+        scores.append(judgement.score(judged(real, other, CLASSIFIERS, seed), "images"))
+        seen = features(held)
+        made |= {"features": seen.digest, "features_supervised": seen.supervised}
+        scores += _distances(seen, real, other, samples[:n], seed)
+        charts.append(_spectra(real, other, samples[:n]))
+        if seen.supervised and labels is not None and held.labels is not None:
+            kinds = held.labels[test.at], held.labels[fresh.at]
+            score, chart = _by_class(seen, (real, other, samples[:n]), (*kinds, labels[:n]), held.classes)
+            scores.append(score)
+            charts.append(chart)
+            scores.append(_useful(samples, labels, held, test, seed))
+    else:
+        notes.append(
+            f"{n} held-out images are too few to judge samples by: at least {FEWEST} are needed, a thousand are better"
+        )
+    found, pairs = copying.copied(samples[:COPIES], held.train, held.test, seed)
+    sheet = [("real, held out", test[:SHOWN]), ("samples", samples[:SHOWN])]
+    beside = Gallery("Samples beside real images", "Neither row was chosen: they are the first ones.", sheet)
+    return Evaluation([*scores, *found], [beside, pairs], charts, notes, made)
+
+
+def features(held: Held) -> Features:
+    """Those learned on the training images, or on as many of them as `LEARNED` bytes hold."""
+    most = max(2, LEARNED // max(1, held.train.array[0].nbytes))
+    random = np.random.default_rng(key("features"))
+    at = held.train.at[np.sort(random.permutation(len(held.train))[:most])]
+    labels = None if held.labels is None else held.labels[at]
+    return learned(held.train.array[at], labels, len(held.classes), held.kept)
+
+
+# ---- while a model trains ------------------------------------------------------------------------------------------
+
+GLANCED, GLANCED_SEEN = 2_000, 20_000  # images a kind, and images shown to the judge: what a look may cost
+
+
+def thumbnails(x: np.ndarray) -> np.ndarray:
+    """Pictures averaged down to at most 64 numbers, (N,64): features that need no learning."""
+    return copying.compared(x, 64).astype(np.float64)
+
+
+def glance(
+    samples: np.ndarray, real: np.ndarray, seen: Callable[[np.ndarray], np.ndarray], seed: int
+) -> tuple[Judgement, float]:
+    """What the judge makes of as many samples as real images, quickly, and how far apart they are by features."""
+    judgement = judged(real, samples, {"convolutional network": partial(cnn, seen=GLANCED_SEEN)}, seed)
+    return judgement, distances.frechet(seen(real), seen(samples))
+
+
+# ---- fidelity and variety ------------------------------------------------------------------------------------------
+
+
+def _distances(seen: Features, real: np.ndarray, other: np.ndarray, samples: np.ndarray, seed: int) -> list[Score]:
+    """The scores that compare sets of images of one size: `other`, real ones, give the reference."""
+    a, b, c = (seen(images) for images in (real, other, samples))
+    kind = "real against real"
+    value, usual = distances.frechet(a, c), distances.frechet(a, b)
+    ci = distances.around(distances.frechet, a, c, seed)
+    scores = [Score("frechet_distance", value, ci, "lower", "squared feature units", {kind: usual})]
+    value, ci = distances.kernel(a, c)
+    scores.append(
+        Score("kernel_distance", value, ci, "lower", "squared kernel units", {kind: distances.kernel(a, b)[0]})
+    )
+    (precision, recall), (full, whole) = distances.coverage(a, c), distances.coverage(a, b)
+    ci = distances.share_interval(precision, len(c))
+    scores.append(
+        Score("precision", precision, ci, "higher", "share of samples that lie among real images", {kind: full})
+    )
+    ci = distances.share_interval(recall, len(a))
+    score = Score("recall", recall, ci, "higher", "share of real images that samples reach", {kind: whole})
+    scores.append(_varied(score, whole))
+    value, usual = distances.spectrum_distance(real, samples), distances.spectrum_distance(real, other)
+    ci = distances.around(distances.spectrum_distance, real, samples, seed) if real[0].size <= 4096 else None
+    return [*scores, Score("spectrum_distance", value, ci, "lower", "dB, mean over frequencies", {kind: usual})]
+
+
+def _varied(score: Score, usual: float) -> Score:
+    share = score.value / max(usual, 1e-9)
+    answer: Answer = "good" if share >= 0.85 else "unsure" if share >= 0.5 else "bad"
+    advice = {
+        "good": "",
+        "unsure": ": some kinds of image are missing; train longer, or a larger size",
+        "bad": ": most of what real images do is missing; train longer, a larger size, or another model",
+    }[answer]
+    words = f"samples reach {score.value:.0%} of real images, where as many real ones reach {usual:.0%}{advice}"
+    return replace(score, verdict=words, question="varied", answer=answer)
+
+
+def _spectra(real: np.ndarray, other: np.ndarray, samples: np.ndarray) -> Chart:
+    sets = {"samples": samples, "real, held out": real, "other real images": other}
+    lines = {name: distances.spectrum(images) for name, images in sets.items()}
+    periods = {name: (np.arange(1, len(power) + 1), power) for name, power in lines.items()}
+    note = "Blurred samples lack power on the right; noise and checkerboards have too much of it."
+    return Chart("Power spectrum", note, "periods in a picture", "power, dB", periods)
+
+
+def _by_class(
+    seen: Features, images: Sequence[np.ndarray], kinds: Sequence[np.ndarray], classes: Sequence[str]
+) -> tuple[Score, Chart]:
+    """How often a classifier of real images takes an image for what its label says: (real, other, samples) and their labels."""
+    right = [seen.classes(part) == labels for part, labels in zip(images, kinds)]
+    _, usual, value = (float(part.mean()) for part in right)
+    numbers = np.arange(len(classes))
+    shares = [
+        np.array([part[labels == c].mean() if (labels == c).any() else np.nan for c in numbers])
+        for part, labels in zip(right, kinds)
+    ]
+    gaps = np.nan_to_num(shares[1] - shares[2], nan=-1)
+    worst = int(gaps.argmax())
+    words = f"samples look like their class as often as real images do ({value:.1%}; real: {usual:.1%})"
+    answer: Answer = "good"
+    if value < usual - 0.05:
+        answer = "bad" if value < usual - 0.25 else "unsure"
+        weak = f"{classes[worst]} ({shares[2][worst]:.0%})"
+        words = f"samples look like their class in {value:.0%} of cases, real images in {usual:.0%}; worst: {weak}"
+    score = Score(
+        "label_agreement", value, distances.share_interval(value, len(images[2])), "higher",
+        "share recognised as its class", {"real images": usual}, words, "faithful", answer,
+    )  # fmt: skip
+    lines = {"samples": (numbers, shares[2]), "real images": (numbers, shares[1])}
+    note = "Share of each class that a classifier trained on real images recognises: " + ", ".join(
+        f"{number} {name}" for number, name in enumerate(classes[:20])
+    )
+    return score, Chart("By class", note, "class", "share recognised", lines)
+
+
+# ---- use and likelihood --------------------------------------------------------------------------------------------
+
+
+def _useful(samples: np.ndarray, labels: np.ndarray, held: Held, test: Images, seed: int) -> Score:
+    """What a classifier trained on samples alone makes of real images, beside one trained on as many real images."""
+    assert held.labels is not None
+    n = min(len(samples), len(held.train))
+    random = np.random.default_rng(key(seed, "use"))
+    real = Images(held.train.array, held.train.at[np.sort(random.permutation(len(held.train))[:n])])
+    kinds, pictures = held.labels[test.at], test[:]
+
+    def right(images: np.ndarray, y: np.ndarray) -> float:
+        target = torch.from_numpy(np.ascontiguousarray(y)).long()
+
+        def loss(model: nn.Module, at: np.ndarray) -> Tensor:
+            return F.cross_entropy(model(tensor(images[at])), target[at])
+
+        def build() -> nn.Module:
+            return network(images.shape[1], min(images.shape[2:]), len(held.classes))
+
+        model = fitted(build, loss, len(images), USED, key(seed, "use"))
+        return float((outputs(model, pictures).argmax(1) == kinds).mean())
+
+    value, usual = right(samples[:n], labels[:n]), right(real[:], held.labels[real.at])
+    gap = usual - value
+    answer: Answer = "good" if gap <= 0.03 else "unsure" if gap <= 0.15 else "bad"
+    words = f"trained on {n:,} samples, a classifier is right on {value:.1%} of real test images; on as many real images, {usual:.1%}"
+    if answer != "good":
+        words += ": add real images to it, or train longer"
+    return Score(
+        "trained_on_samples_accuracy", value, distances.share_interval(value, len(pictures)), "higher",
+        "share of test images", {"trained on real images": usual}, words, "useful", answer,
+    )  # fmt: skip
+
+
+def _likelihood(train: np.ndarray, test: np.ndarray, images: Images) -> list[Score]:
+    """Bits per number of a test image, beside what codecs need for the same images; and whether the model knows its training set."""
+    pictures = images[: len(test)]
+    bits = test / (pictures[0].size * math.log(2))
+    half = distances.Z * float(bits.std(ddof=1)) / len(bits) ** 0.5 if len(bits) > 1 else 0.0
+    value = float(bits.mean())
+    codecs = {name: 8 * size / pictures.size for name, size in _codecs(pictures).items()}
+    best = min(codecs.values())
+    words = (
+        f"describes held-out images in {value:.2f} bits a number; the best of {' and '.join(codecs)} needs {best:.2f}"
+    )
+    answer: Answer = "good" if value + half < best else "bad"
+    if answer == "bad":
+        words += ": LOSES; train longer, or a larger size"
+    score = Score("bits_per_dim", value, (value - half, value + half), "lower", "bits per pixel and channel, at most", codecs,
+                  words, "predicts", answer)  # fmt: skip
+    return [score, membership(train, test, "images")]
+
+
+def _codecs(images: np.ndarray) -> dict[str, int]:
+    """Bytes that general codecs need for the images (N,C,H,W) on one sheet."""
+    from PIL import Image
+
+    n, channels, height, width = images.shape
+    columns = min(n, max(1, 16_000 // width), math.ceil(n**0.5))
+    rows = -(-n // columns)
+    sheet = np.zeros((rows * columns, channels, height, width), np.uint8)
+    sheet[:n] = images
+    sheet = sheet.reshape(rows, columns, channels, height, width).transpose(0, 3, 1, 4, 2)
+    sheet = sheet.reshape(rows * height, columns * width, channels)
+    result = {"xz": len(lzma.compress(images.tobytes(), preset=6))}
+    if sheet.shape[0] <= 16_000 and channels in (1, 3):
+        file = io.BytesIO()
+        picture: Any = Image.fromarray(sheet[:, :, 0] if channels == 1 else sheet)
+        picture.save(file, "WEBP", lossless=True, method=4)
+        result["WebP"] = len(file.getvalue())
+    return result

@@ -17,11 +17,12 @@ from typing import Literal
 
 import numpy as np
 
-from latente.evaluation.scores import Score
+from latente.evaluation.scores import Answer, Score
 from latente.rng import key
 
 ALPHA = 0.05
 POWER = 0.8
+FEWEST = 20  # real items, and samples: nothing can be learnt from less
 MARGIN = 0.1  # an AUC this far above 0.5 must be caught, or there was too little data
 PERMUTATIONS = 9_999
 FOLD = 5  # one in so many of the items learnt from is held back to pick the classifier
@@ -55,24 +56,38 @@ class Judgement:
 
     def score(self, real: Judgement, what: str) -> Score:
         """`judge_auc` beside what the judge makes of real against `real`; `what` is judged ("images")."""
-        least = f"{self.detectable:.2f}"
-        said = {
-            "told apart": f"the judge tells the samples from real {what} (p = {self.p:.2g}): train longer, or a larger size",
-            "not told apart": f"the judge cannot tell the samples from real {what}; an AUC of {least} would have shown",
-            "too little data": f"too little held-out data to judge by: among {self.items} {what} only an AUC above {least} would show",
-        }  # fmt: skip
-        references = {"real against real": real.auc}
-        return Score("judge_auc", self.auc, self.ci, "lower", "0.5 = cannot tell", references, said[self.verdict])
+        least, answer = f"{self.detectable:.2f}", "good"
+        if self.verdict == "too little data":
+            words = (
+                f"too little held-out data to judge by: among {self.items} {what} only an AUC above {least} would show"
+            )
+            answer = "unsure"
+        elif self.verdict == "not told apart":
+            words = f"the judge cannot tell the samples from real {what}; an AUC of {least} would have shown"
+        else:
+            words = f"the judge tells the samples from real {what} (AUC {self.auc:.2f}, p = {self.p:.2g})"
+            if self.ci[1] <= 0.5 + MARGIN:
+                words += ", but hardly"
+            elif (
+                real.verdict == "told apart" and self.ci[0] <= real.auc
+            ):  # the held-out data is of another kind than what was trained on
+                words += f", but no better than it tells real {what} from other real ones ({real.auc:.2f})"
+            else:
+                words, answer = words + ": train longer, or a larger size", "unsure" if self.auc < 0.8 else "bad"
+        return Score(
+            "judge_auc", self.auc, self.ci, "lower", "0.5 = cannot tell", {"real against real": real.auc},
+            words, "faithful", answer,
+        )  # fmt: skip
 
 
 def judged(real: np.ndarray, fake: np.ndarray, classifiers: dict[str, Classifier], seed: int = 0) -> Judgement:
     """Judges as many fakes as there are real items, or the other way round: arrays (n,...).
 
-    Raises ValueError for fewer than 20 of either: nothing can be learnt from less.
+    Raises ValueError for fewer than `FEWEST` of either.
     """
     count = min(len(real), len(fake))
-    if count < 20:
-        raise ValueError(f"{count} items to judge: at least 20 real ones and 20 samples are needed")
+    if count < FEWEST:
+        raise ValueError(f"{count} items to judge: at least {FEWEST} real ones and as many samples are needed")
     random = np.random.default_rng(key(seed, "judge"))
     real, fake = (items[random.permutation(len(items))[:count]] for items in (real, fake))
     half = count // 2
@@ -87,6 +102,22 @@ def judged(real: np.ndarray, fake: np.ndarray, classifiers: dict[str, Classifier
     scores = scorers[best](unseen)
     found, n = auc(scores, made), count - half
     return Judgement(found, interval(found, n, n), p_value(scores, made, random), detectable(n, n), n, best)
+
+
+def membership(train: np.ndarray, held: np.ndarray, what: str) -> Score:
+    """Can whoever has the model tell from its likelihood which items it was trained on (Yeom et al. 2018, arXiv:1709.01604)?
+
+    `train`, `held`: -ln p of training and of held-out items, (n,) each; `what` they are ("images").
+    """
+    value = auc(-np.concatenate([held, train]), np.arange(len(held) + len(train)) >= len(held))
+    ci = interval(value, len(held), len(train))
+    answer: Answer = "good" if ci[0] <= 0.5 + MARGIN / 2 else "unsure" if value < 0.5 + 2 * MARGIN else "bad"
+    words = f"the model does not give away which {what} it was trained on (AUC {value:.2f})"
+    if answer != "good":
+        words = f"whoever has the model can tell training {what} from others (AUC {value:.2f}): share samples, not the model"
+    return Score(
+        "membership_auc", value, ci, "lower", "0.5 = cannot tell", {"a model that remembers nothing": 0.5}, words, "copied", answer,
+    )  # fmt: skip
 
 
 # ---- statistics ----------------------------------------------------------------------------------------------------
@@ -122,9 +153,9 @@ def _deviation(value: float, m: int, n: int) -> float:
     return (value * (1 - value) * (1 + more * (1 - value) / (2 - value) + more * value / (1 + value)) / (m * n)) ** 0.5
 
 
-def interval(value: float, m: int, n: int) -> tuple[float, float]:
-    """The true AUCs from which `value` is no more than 1.96 standard deviations away (the same method), within 0..1."""
-    z = NormalDist().inv_cdf(0.975)
+def interval(value: float, m: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """The true AUCs from which `value` is no more than 1.96 standard deviations (at 95 %) away (the same method), within 0..1."""
+    z = NormalDist().inv_cdf(0.5 + level / 2)
     ends = []
     for outside in (0.0, 1.0):
         inside = value

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Outcome = Literal["ahead", "level", "behind"]
+Question = Literal["predicts", "faithful", "varied", "copied", "useful"]
+Answer = Literal["good", "unsure", "bad"]
 CONDITION = re.compile(r"\s*([A-Za-z_]\w*)\s*(>=|<=|>|<)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
 
 
@@ -33,6 +35,10 @@ class Score:
     references: Mapping[str, float] = field(default_factory=dict)
     verdict: str = ""
     """what it means in words, and what to do about it"""
+    question: Question = "faithful"
+    """what it helps to answer: does the model predict held-out data; are samples faithful, varied, copied, useful"""
+    answer: Answer | None = None
+    """what it says to that; None where it only informs"""
 
     @property
     def reference_kind(self) -> str | None:
@@ -66,6 +72,8 @@ class Score:
             "better": self.better,
             "unit": self.unit,
             "verdict": self.verdict,
+            "question": self.question,
+            "answer": self.answer,
         }
 
 

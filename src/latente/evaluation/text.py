@@ -8,12 +8,15 @@ from __future__ import annotations
 import bz2
 import lzma
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from latente.evaluation import passages, verbatim
+from latente.evaluation.findings import Chart, Evaluation, Gallery
+from latente.evaluation.judge import FEWEST, judged, membership
 from latente.evaluation.ngram import NGram
 from latente.evaluation.scores import Outcome, Score
 from latente.rng import key
@@ -24,7 +27,65 @@ if TYPE_CHECKING:
 BLOCKS = 100  # at most, that the held-out text is resampled in: passages differ over thousands of characters, not over one window
 RESAMPLES = 2_000
 BZ2_BLOCK = 900_000 - 100  # bytes that bz2 -9 sorts together, and forgets after
+PASSAGES = 500  # at most, that samples are judged by
+LETTERS = 64, 256  # characters of a passage: no fewer and no more
+SHOWN = 8
 XZ_TEXT = 16 << 20  # bytes of training text, at most, that xz reads first: some ten seconds
+
+
+@dataclass(frozen=True)
+class Held:
+    """The real text an evaluation needs, and what the model makes of it."""
+
+    train: str
+    test: str
+    validation: str
+    nats: Mapping[str, np.ndarray]
+    """of the tokens of the three, or of a stretch of them, but each one's first"""
+    context: int
+
+    @property
+    def letters(self) -> int:
+        """Characters of a passage: so many that the test split holds enough passages to judge by."""
+        return max(LETTERS[0], min(LETTERS[1], len(self.test) // (2 * PASSAGES // 5)))
+
+    @property
+    def count(self) -> int:
+        """How many passages of each kind are compared."""
+        return min(PASSAGES, len(self.test) // self.letters)
+
+
+def evaluated(made: Sequence[str], likely: Sequence[Score], held: Held, seed: int = 0) -> Evaluation:
+    """Everything that can be measured of texts a model wrote, after what is `likely` (the scores of `likelihood`)."""
+    n, letters = held.count, held.letters
+    real = passages.cut([held.test], letters)[:n]
+    fresh = passages.cut([held.validation], letters)
+    beside = passages.cut([held.train], letters)  # where validation is short, training text is as real
+    other = np.concatenate([fresh, beside[:: max(1, len(beside) // n)]])[:n]
+    written = passages.cut(made, letters)[:n]
+    scores, notes = list(likely), []
+    if min(len(written), len(real), len(other)) >= FEWEST:
+        against = judged(real, other, passages.CLASSIFIERS, seed)
+        scores.append(judged(real, written, passages.CLASSIFIERS, seed).score(against, "passages"))
+    else:
+        notes.append(
+            f"{min(len(written), len(real))} passages are too few to judge samples by: at least {FEWEST} are needed"
+        )
+    scores += passages.written(list(written), list(real), list(other), held.train, seed)
+    found, pairs = verbatim.copied(list(written), [*real, *fresh], held.train, seed)
+    windows = {
+        part: nats[: len(nats) // held.context * held.context].reshape(-1, held.context)
+        for part, nats in held.nats.items()
+    }
+    if min(len(windows["train"]), len(windows["validation"])) > 1:
+        found.append(membership(windows["train"].mean(1), windows["validation"].mean(1), "passages"))
+    sheet = [("real, held out", list(real[:SHOWN])), ("samples", list(written[:SHOWN]))]
+    places = np.arange(1, held.context + 1)
+    lines = {part: (places, nats.mean(0)) for part, nats in windows.items() if len(nats)}
+    note = "How much reading more of a passage helps, and how much better the model knows what it was trained on."
+    charts = [Chart("By place in the window", note, "tokens read", "nats per token", lines)] if lines else []
+    galleries = [Gallery("Samples beside real passages", "Neither was chosen: they are the first ones.", sheet), pairs]
+    return Evaluation([*scores, *found], galleries, charts, notes, {"passages": n, "characters": letters, "seed": seed})
 
 
 def token_nats(
@@ -71,11 +132,12 @@ def likelihood(
         """`convert` turns the nats of the whole text into the figure."""
         others = {kind: convert(value * characters) for kind, value in references.items()}
         ci = (convert(ends[0] * n), convert(ends[1] * n)) if ends else None
-        return Score(name, convert(total), ci, "lower", unit, others)
+        return Score(name, convert(total), ci, "lower", unit, others, question="predicts")
 
     main = score("nats_per_char", "nats per character", lambda nats: nats / characters)
+    main = replace(main, verdict=verdict(main), answer="bad" if "LOSES" in verdict(main) else "good")
     return [
-        replace(main, verdict=verdict(main)),
+        main,
         score("bits_per_byte", "bits per byte", lambda nats: nats / math.log(2) / byte_count),
         score("perplexity", "equally likely tokens", lambda nats: _exp(nats / n)),
     ]

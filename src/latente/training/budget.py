@@ -35,6 +35,10 @@ class Plan:
     compile: bool
     threads: int
     processes: int
+    stop: str = "never"
+    """the rule that may end the training early: judge, loss or never"""
+    looks: tuple[int, ...] = ()
+    """at which steps the judge looks at samples"""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -73,7 +77,7 @@ def half_precision_pays(device: str, n: int = 512) -> bool:
 
 
 def plan(steps: int, recipe: Recipe, *, precision: str, threads: int, processes: int, compile: bool,
-         checkpoint_every: int | None, validation_items: int) -> Plan:  # fmt: skip
+         checkpoint_every: int | None, validation_items: int, stop: str = "never", looks: tuple[int, ...] = ()) -> Plan:  # fmt: skip
     """The plan of a training of `steps` steps; takes no clock into account."""
     share = recipe.batch_size / (processes * recipe.accumulate)
     if share != int(share):
@@ -93,6 +97,8 @@ def plan(steps: int, recipe: Recipe, *, precision: str, threads: int, processes:
         compile=compile,
         threads=threads,
         processes=processes,
+        stop=stop,
+        looks=looks,
     )
 
 

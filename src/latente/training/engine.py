@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,10 +24,16 @@ from latente import checkpoint, optim
 from latente.config import Recipe
 from latente.phases import Losses, Phase
 from latente.rng import key, keyed
+from latente.training import stopping
 from latente.training.budget import Plan
 from latente.training.stopping import Diverged, Interrupted, Signals
 
 Batch = dict[str, Tensor]
+Look = Callable[[nn.Module, int, int], stopping.Look]
+"""Judges the samples of a model at a step, the how-manieth look it is"""
+COOLING = (
+    0.25  # of the steps done: how many more a training winds up in, its rate falling to zero, once nothing gets better
+)
 
 
 class Source(Protocol):
@@ -50,10 +56,14 @@ class Watcher(Protocol):
 class Trainer:
     """A model in training: its optimisers, averaged weights and position. `fit` runs it to the plan's end."""
 
-    def __init__(self, fabric: Any, model: nn.Module, data: Source, recipe: Recipe, plan: Plan, seed: int) -> None:
-        """`fabric` as `devices.fabric` makes it."""
-        self.fabric, self.data, self.recipe, self.plan, self.seed = fabric, data, recipe, plan, seed
-        self.step, self.lr_scale, self.best = 0, 1.0, float("inf")
+    def __init__(self, fabric: Any, model: nn.Module, data: Source, recipe: Recipe, plan: Plan, seed: int,
+                 look: Look | None = None) -> None:  # fmt: skip
+        """`fabric` as `devices.fabric` makes it; `look` judges samples, on the first process alone."""
+        self.fabric, self.data, self.recipe, self.plan, self.seed, self.look = fabric, data, recipe, plan, seed, look
+        self.step, self.lr_scale, self.best, self.stale = 0, 1.0, float("inf"), 0
+        self.timed = 0, 0.0  # steps and seconds since the end was last compared with the deadline
+        self.looks: list[stopping.Look] = []
+        self.ending: str | None = None  # why training ends, once a rule has decided that it does
         model = model.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model: Any = model
         self.averaged: Any = copy.deepcopy(model).eval().requires_grad_(False) if recipe.ema else model
@@ -70,6 +80,14 @@ class Trainer:
         self.compiled = torch.compile(self.module) if plan.compile else self.module
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
+
+    @property
+    def why(self) -> str:
+        """Why training ended."""
+        if self.ending or not self.looks:
+            return self.ending or "all steps done"
+        found = stopping.best(self.looks)
+        return f"all steps done; best at step {found.step:,} ({found})"
 
     @property
     def sharded(self) -> bool:
@@ -242,25 +260,28 @@ class Trainer:
         tensors = self.tensors() if self.fabric.is_global_zero or self.sharded else {}
         if self.fabric.is_global_zero and metrics is not None:
             state = {
-                "metrics_offset": metrics.offset(), "lr_scale": self.lr_scale, "best": self.best, "plan": self.plan.to_json(),
+                "metrics_offset": metrics.offset(), "lr_scale": self.lr_scale, "best": self.best, "stale": self.stale,
+                "looks": [asdict(look) for look in self.looks], "ending": self.ending, "plan": self.plan.to_json(),
                 "sums": {n: float(v) for n, v in self.sums.items()}, "counts": self.counts,
             }  # fmt: skip
             checkpoint.save(path, self.step, tensors, state, best)
         self.fabric.barrier()
 
-    def load(self, path: Path) -> int:
-        """Takes up the last checkpoint; gives the offset at which metrics.jsonl goes on."""
-        state = checkpoint.read_state(path)
+    def load(self, path: Path, which: str = "last") -> int:
+        """Takes up the last (or best) checkpoint; gives the offset at which metrics.jsonl goes on."""
+        state = checkpoint.read_state(path, which)
         self.step, self.lr_scale, self.best = state["step"], state["lr_scale"], state["best"]
+        self.stale, self.ending = state.get("stale", 0), state.get("ending")
+        self.looks = [stopping.Look(**look) for look in state.get("looks", ())]
         self.plan = Plan.from_json(state["plan"])
         self.sums = {n: torch.tensor(v, device=self.fabric.device) for n, v in state["sums"].items()}
         self.counts = state["counts"]
         own = self.model.state_dict()
-        read = checkpoint.read_tensors(path, "last", "model")
+        read = checkpoint.read_tensors(path, which, "model")
         self.model.load_state_dict({name: optim.parted(value, own[name]) for name, value in read.items()})
         if self.averaged is not self.model:
-            self.averaged.load_state_dict(checkpoint.read_tensors(path, "last", "ema"))
-        saved = checkpoint.read_tensors(path, "last", "optimizer")
+            self.averaged.load_state_dict(checkpoint.read_tensors(path, which, "ema"))
+        saved = checkpoint.read_tensors(path, which, "optimizer")
         for modules, name, parameter, optimizer in self._states():
             prefix = f"{modules}/{name}/"
             for full in [n for n in saved if n.startswith(prefix)]:
@@ -282,7 +303,8 @@ class Trainer:
         """
         start = copy.deepcopy(self.model.state_dict()) if not checkpoint.index(path) else None
         offset = self.load(path) if start is None else 0
-        self.plan = longer or self.plan
+        if longer:
+            self.plan, self.ending, self.stale = longer, None, 0
         metrics = checkpoint.Metrics(path, offset) if self.fabric.is_global_zero else None
         with Signals() as signals:
             while self.step < self.plan.steps:
@@ -297,6 +319,7 @@ class Trainer:
         """Trains to the next checkpoint and writes it. False when the numbers are no longer finite."""
         plan, first, began = self.plan, self.step, time.monotonic()
         stop = min(plan.steps, (first // plan.checkpoint_every + 1) * plan.checkpoint_every)
+        stop = min([stop, *(look for look in plan.looks if look > first)])
         self.model.train()  # where nothing is averaged, it is also what was validated and sampled from
         for batch in self.batches(first, stop):
             self.train_step(batch)
@@ -309,24 +332,87 @@ class Trainer:
                 raise Interrupted(path, self.step)
         if not self._finite():
             return False
-        figures = self.validate()
-        monitor = self.model.monitor
-        best = monitor is None or figures[monitor] < self.best
-        if monitor is not None and best:
-            self.best = figures[monitor]
-        record = {"step": self.step, **{f"validation/{n}": v for n, v in figures.items()}}
-        if metrics is not None:
-            metrics.write(record)
-        if deadline is not None and self.step < plan.steps:
-            moved = self._meet(deadline, (time.monotonic() - began) / (self.step - first))
-            if moved and metrics is not None:
-                metrics.write(moved)
+        events: list[dict[str, Any]] = []
+        best, record = self._held_out(events)
+        looked = time.monotonic()
+        self.timed = self.timed[0] + self.step - first, self.timed[1] + looked - began
+        if plan.stop == "judge":
+            best = not self.looks  # until a look says which is
+        if plan.stop == "judge" and (self.step in plan.looks or self.step == plan.steps):
+            best = self._judge(events)
+            seen = self.looks[-1]
+            record = {
+                "step": self.step,
+                "validation/judge_auc": seen.auc,
+                "validation/distance": seen.distance,
+                **record,
+            }
+            if self.ending is None and stopping.collapsed(self.looks):
+                for event in (record, self._back_to_best(path)):
+                    self._note(event, metrics)
+                return True
+        enough = 2 * self.timed[0] >= plan.checkpoint_every  # a few steps between two looks tell little about the rate
+        if deadline is not None and enough and self.step < self.plan.steps and self.ending is None:
+            reserve = (time.monotonic() - looked) * sum(look > self.step for look in plan.looks)
+            moved = self._meet(deadline - reserve, self.timed[1] / self.timed[0])
+            events += [moved] if moved else []
+            self.timed = 0, 0.0
+        for event in (record, *events):
+            self._note(event, metrics)
         self.save(path, metrics, best)
         if self.fabric.is_global_zero:
             for watcher in watchers:
                 watcher.record(record)
                 watcher.saved(self.step, self.averaged)
         return True
+
+    def _note(self, record: dict[str, Any], metrics: checkpoint.Metrics | None) -> None:
+        if metrics is not None:
+            metrics.write(record)
+
+    def _held_out(self, events: list[dict[str, Any]]) -> tuple[bool, dict[str, Any]]:
+        """Whether the held-out figures are the best so far (where none counts: always), and their record."""
+        figures = self.validate()
+        monitor = self.model.monitor
+        best = monitor is None or figures[monitor] < self.best
+        if monitor is not None:
+            self.best, self.stale = (figures[monitor], 0) if best else (self.best, self.stale + 1)
+        if self.plan.stop == "loss" and self.stale >= stopping.PATIENCE and self.step < self.plan.steps:
+            self._end(
+                f"held-out loss was no better for {self.stale} checkpoints; the best one is kept", self.step, events
+            )
+        return best, {"step": self.step, **{f"validation/{n}": v for n, v in figures.items()}}
+
+    def _judge(self, events: list[dict[str, Any]]) -> bool:
+        """Looks at samples and decides for every process what follows. Whether they are the best so far."""
+        mine = self.look(self._evaluated(), self.step, len(self.looks) + 1) if self.look else None
+        seen = self.fabric.broadcast(mine)
+        self.looks.append(seen)
+        found, last = stopping.best(self.looks), self.step >= self.plan.steps
+        if stopping.told_apart_no_more(self.looks):
+            why = f"real and fake can no longer be told apart ({seen}; surely below {seen.bound:.3f})"
+            self._end(why, self.step, events)
+        elif stopping.collapsed(self.looks) and (last or self.lr_scale < 1):
+            self._end(f"samples collapsed ({seen}); step {found.step:,} is kept ({found})", self.step, events)
+        elif not last and self.ending is None and stopping.no_better(self.looks):
+            why = f"{stopping.PATIENCE} looks brought nothing better than step {found.step:,} ({found})"
+            self._end(why, min(self.plan.steps, self.step + max(1, round(COOLING * self.step))), events)
+        return found is seen
+
+    def _end(self, why: str, end: int, events: list[dict[str, Any]]) -> None:
+        """Training ends at step `end`, its rate falling to zero until then."""
+        steps, self.ending = self.plan.steps, why
+        decay_start = min(end, optim.moved(self.step, steps, self.plan.decay_start, end))
+        looks = (end,) if self.plan.looks else ()
+        self.plan = replace(self.plan, steps=end, decay_start=decay_start, looks=looks)
+        events.append({"step": self.step, "event": "ending", "why": why, "from": steps, "to": end})
+
+    def _back_to_best(self, path: Path) -> dict[str, Any]:
+        """After samples collapsed: the best checkpoint again, at half the rate. What to note about it."""
+        where, plan = self.step, self.plan
+        self.load(path, "best")
+        self.plan, self.lr_scale = plan, 0.5
+        return {"step": where, "event": "rolled back", "why": "samples collapsed", "to": self.step, "lr_scale": 0.5}
 
     def _log(self, metrics: checkpoint.Metrics | None, watchers: list[Watcher]) -> bool:
         self._pool_sums()

@@ -1,0 +1,207 @@
+"""Were training images copied? Three one-sided tests, each beside what real images that were never trained on do.
+
+    nearer to training   is a sample's nearest neighbour a training or a held-out image, of as many of both? Chance: one half
+    near copies          samples much nearer to a training image than to any held-out one, oftener than training images are to
+                         the other training images: such stand in for samples that copy nothing
+    exact copies         samples equal to a training image, oftener than real images are equal to one another
+
+Distances are between pixels (root mean square, 0 to 255) of pictures averaged down to at most 1,024 numbers, so that a copy is found
+under noise and compression too. N samples, M held-out images, T training images, P numbers a picture is compared by.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from latente.evaluation.distances import Z, share_interval
+from latente.evaluation.findings import Gallery
+from latente.evaluation.scores import Answer, Score
+from latente.rng import key
+
+ALPHA = 0.01 / 4  # three tests, one at two limits, share one chance in a hundred of a false alarm
+LIMITS = (0.0, 0.01)  # the share of real images that is let lie as near as a near copy: but one, or one in a hundred
+NUMBERS = 1024
+PERMUTATIONS = 9_999
+NOTICED = 0.05  # a share of copies this large must show, or there was too little data to say that none are
+USUAL = 5_000  # training images, at most, that show how near real ones lie to each other
+SHOWN = 12
+_ROWS, _POOL = 1_000, 10_000
+
+
+@dataclass(frozen=True)
+class Images:
+    """Some of an array of images, uint8 (N,C,H,W), which may lie on disk: those numbered `at` (n,)."""
+
+    array: np.ndarray
+    at: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    def __getitem__(self, part: slice | np.ndarray) -> np.ndarray:
+        return np.asarray(self.array[self.at[part]])
+
+
+def compared(images: np.ndarray, most: int = NUMBERS) -> np.ndarray:
+    """What pictures are compared by: uint8 (N,C,H,W) -> float32 (N,P), averaged over as small blocks as P <= `most` allows."""
+    import torch
+    import torch.nn.functional as F
+
+    channels, height, width = images.shape[1:]
+    block = next(b for b in range(1, height + width) if channels * -(-height // b) * -(-width // b) <= most)
+    x = torch.from_numpy(np.ascontiguousarray(images)).float()
+    if block > 1:
+        x = F.avg_pool2d(x, block, ceil_mode=True, count_include_pad=False)
+    return x.flatten(1).numpy()
+
+
+def nearest(queries: np.ndarray, pool: Images, apart: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Root-mean-square distance (N,) of each of `queries` (N,P) to its nearest in the pool, and which that is (N,).
+
+    `apart` (N,) names the one of the pool that each query is itself and is not to be compared with.
+    """
+    best, which = np.full(len(queries), np.inf, np.float32), np.zeros(len(queries), np.int64)
+    for start in range(0, len(pool), _POOL):
+        there = compared(pool[start : start + _POOL])
+        norms = np.square(there).sum(1)
+        for first in range(0, len(queries), _ROWS):
+            rows = slice(first, first + _ROWS)
+            squares = norms - 2 * (queries[rows] @ there.T)
+            if apart is not None:
+                (mine,) = np.nonzero((apart[rows] >= start) & (apart[rows] < start + len(there)))
+                squares[mine, apart[rows][mine] - start] = np.inf
+            at = squares.argmin(1)
+            found = np.square(queries[rows] - there[at]).sum(1)  # exact: what was subtracted above rounds
+            found[np.isinf(squares[np.arange(len(at)), at])] = np.inf
+            better = found < best[rows]
+            best[rows] = np.where(better, found, best[rows])
+            which[rows] = np.where(better, start + at, which[rows])
+    return np.sqrt(best / queries.shape[1]), which
+
+
+def copied(samples: np.ndarray, train: Images, test: Images, seed: int = 0) -> tuple[list[Score], Gallery]:
+    """The three tests of samples, uint8 (N,C,H,W), and the most suspicious ones beside what they are nearest to: every training
+    image, and held-out ones."""
+    random = np.random.default_rng(key(seed, "copying"))
+    made = compared(samples)
+    to_train, which = nearest(made, train)
+    to_test, held = nearest(made, test)
+    ratios = _ratio(to_train, to_test)
+    some = np.sort(random.permutation(len(train))[:USUAL])
+    real = compared(train[some])
+    usual = _ratio(nearest(real, train, some)[0], nearest(real, test)[0])
+    exact, among_real = _exact(samples, train)
+    scores = [_nearer(made, train, test, random), _near(ratios, usual), _equal(exact, among_real, len(train))]
+    order = np.lexsort((ratios, ~exact))[:SHOWN]
+    captions = [
+        "equal" if exact[i] else f"{to_train[i]:.0f} from training, {to_test[i]:.0f} from held out" for i in order
+    ]
+    rows = [
+        ("sample", samples[order]),
+        ("nearest training image", train[which[order]]),
+        ("nearest held-out image", test[held[order]]),
+    ]
+    note = "The samples that lie much nearer to a training image than to any held out; distances are root mean squares, 0 to 255."
+    return scores, Gallery("Most like a copy", note, rows, paired=True, captions=captions)
+
+
+def _ratio(to_train: np.ndarray, to_test: np.ndarray) -> np.ndarray:
+    return to_train / np.maximum(to_test, 1e-6)
+
+
+def _nearer(made: np.ndarray, train: Images, test: Images, random: np.random.Generator) -> Score:
+    """Were both drawn alike, swapping training for held-out images would change nothing: the p-value swaps them at random."""
+    count = min(len(train), len(test))
+    some = [Images(p.array, p.at[np.sort(random.permutation(len(p))[:count])]) for p in (train, test)]
+    (near, one), (far, other) = (nearest(made, part) for part in some)
+    won = (near < far) + 0.5 * (near == far)  # a tie is half a win
+    weights = np.bincount(one, won, count), np.bincount(other, 1 - won, count)
+    value = float(weights[0].sum() / len(made))
+    both, swapped = np.concatenate(weights), []
+    for start in range(0, PERMUTATIONS, 500):
+        rows = min(500, PERMUTATIONS - start)
+        swapped.append(random.permuted(np.broadcast_to(both, (rows, len(both))), axis=1)[:, :count].sum(1) / len(made))
+    chance = np.concatenate(swapped)
+    p = float(1 + (chance >= value - 1e-9).sum()) / (PERMUTATIONS + 1)
+    half = Z * float(
+        chance.std()
+    )  # some images are the nearest of many samples: wider than for a share of so many coins
+    words = (
+        f"samples lie nearer to training images than to held-out ones ({value:.0%}, p = {p:.2g})"
+        if p <= ALPHA
+        else f"samples lie no nearer to training images than to held-out ones (p = {p:.2g})"
+    )
+    return Score(
+        "nearer_to_training", value, (value - half, value + half), "lower", "share of samples; 0.5 = copies nothing",
+        {"chance": 0.5}, words + _advice(p), "copied", "bad" if p <= ALPHA else "good",
+    )  # fmt: skip
+
+
+def _near(ratios: np.ndarray, usual: np.ndarray) -> Score:
+    """How many samples lie within a limit that hardly any real image does, for the limit that tells more."""
+    n, m = len(ratios), len(usual)
+    tried = []
+    for share in LIMITS:
+        limit = np.sort(usual)[max(1, round(share * m)) - 1]
+        found, expected = int((ratios <= limit).sum()), int((usual <= limit).sum())
+        significant = more_than(np.arange(1, n + 1), n, expected, m) <= ALPHA
+        noticed = float(significant.argmax() + 1) / n if significant.any() else 1.0
+        tried.append((float(more_than(found, n, expected, m)), noticed, found, expected))
+    p, _, found, expected = min(tried)
+    noticed = min(row[1] for row in tried)
+    answer: Answer = "bad" if p <= ALPHA else "good" if noticed <= NOTICED else "unsure"
+    words = {
+        "bad": f"{found:,} of {n:,} samples lie as near to a training image as only {expected:,} of {m:,} real ones (p = {p:.2g})",
+        "good": f"no more near copies than among real images; {noticed:.1%} of samples would have shown",
+        "unsure": f"too little data to notice fewer near copies than {noticed:.0%} of samples",
+    }[answer]
+    return Score(
+        "near_copies", found / n, share_interval(found / n, n), "lower", "share of samples", {"real images": expected / m},
+        words + _advice(p), "copied", answer,
+    )  # fmt: skip
+
+
+def _exact(samples: np.ndarray, train: Images) -> tuple[np.ndarray, int]:
+    """Which samples equal a training image (N,), and how many training images equal another one."""
+    seen: dict[bytes, int] = {}
+    for start in range(0, len(train), _POOL):
+        for image in train[start : start + _POOL]:
+            mark = _mark(image)
+            seen[mark] = seen.get(mark, 0) + 1
+    exact = np.array([_mark(image) in seen for image in samples])
+    return exact, sum(count for count in seen.values() if count > 1)
+
+
+def _mark(image: np.ndarray) -> bytes:
+    import hashlib
+
+    return hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=12).digest()
+
+
+def _equal(exact: np.ndarray, among_real: int, count: int) -> Score:
+    found, n = int(exact.sum()), len(exact)
+    p = more_than(found, n, among_real, count)
+    bad = found > 0 and p <= ALPHA
+    words = (
+        f"{found:,} of {n:,} samples are pixel for pixel training images (p = {p:.2g})" + _advice(p)
+        if bad
+        else f"{found:,} of {n:,} samples are pixel for pixel training images"
+    )
+    return Score(
+        "exact_copies", found / n, share_interval(found / n, n), "lower", "share of samples",
+        {"real images that occur twice": among_real / count}, words, "copied", "bad" if bad else "good",
+    )  # fmt: skip
+
+
+def _advice(p: float) -> str:
+    return ": do not share these samples; train on more images, or for a shorter time" if p <= ALPHA else ""
+
+
+def more_than(found: Any, n: int, others: int, m: int) -> Any:
+    """P-value of `found` among n where `others` among m are the usual: Fisher's exact test, one-sided."""
+    from scipy.stats import hypergeom
+
+    return hypergeom.sf(found - 1, n + m, found + others, n)

@@ -1,0 +1,97 @@
+"""What an evaluation found: scores, the answers they add up to, and what to look at.
+
+Score ...  ->  Finding: one answer a question, by its worst score
+Gallery    items side by side (samples beside reals; a sample and what it is nearest to)
+Chart      lines (a spectrum, a distribution)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+import numpy as np
+
+from latente.evaluation.scores import Answer, Question, Score
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The answer to one question, in words that say what to do next."""
+
+    question: Question
+    answer: Answer
+    words: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Rows of items, column by column side by side where `paired`: uint8 (n,C,H,W), or texts."""
+
+    title: str
+    note: str
+    rows: Sequence[tuple[str, np.ndarray | Sequence[str]]]
+    paired: bool = False
+    captions: Sequence[str] = ()
+    """under each column of paired rows"""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Lines over a common axis: {name: (x (n,), y (n,))}."""
+
+    title: str
+    note: str
+    x: str
+    y: str
+    lines: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    log: bool = False
+    """whether y is drawn logarithmically"""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that was measured of one run. Iterates over its scores; `evaluation["judge_auc"]` is one of them."""
+
+    scores: Sequence[Score]
+    galleries: Sequence[Gallery] = ()
+    charts: Sequence[Chart] = ()
+    notes: Sequence[str] = ()
+    """what a reader must know to trust the figures, a line each"""
+    made: Mapping[str, Any] = field(default_factory=dict)
+    """how it was measured: sizes, seed, hashes; plain values"""
+
+    def __iter__(self) -> Iterator[Score]:
+        return iter(self.scores)
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, name: str) -> Score:
+        for score in self.scores:
+            if score.name == name:
+                return score
+        raise KeyError(name)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """One answer a question, in the order of `Question`: that of its worst score, in the words of all that are as bad."""
+        order: tuple[Answer, ...] = get_args(Answer)
+        found = []
+        for question in get_args(Question):
+            said = [score for score in self.scores if score.question == question and score.answer]
+            if said:
+                worst: Answer = max((score.answer for score in said if score.answer), key=order.index)
+                words = "; ".join(score.verdict for score in said if score.answer == worst)
+                found.append(Finding(question, worst, words))
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for `metrics.json`."""
+        return {
+            "findings": [vars(finding) for finding in self.findings],
+            "scores": [score.to_json() for score in self.scores],
+            "notes": list(self.notes),
+            "made": dict(self.made),
+        }

@@ -1,0 +1,116 @@
+"""The judge in the training: it looks at the samples of a model between two steps, and the engine decides what follows.
+
+    model at a step -> samples, beside validation data -> judge, distance -> stopping.Look
+
+A look draws from its own generators and leaves torch's as it was, so it changes nothing that trains.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from latente.evaluation import features, images, judge
+from latente.registry import Family
+from latente.rng import key, keyed
+from latente.run import CHUNK, held
+from latente.training import stopping
+
+FEWEST_LOOKS = 4  # with fewer, patience has nothing to go by
+
+
+def rule(stop: str, family: Family, timed: bool, shard: bool) -> str:
+    """The rule that may end a training: judge, loss or never. `timed`: within a budget, where steps were not asked for.
+
+    Raises ValueError for a rule that this family cannot follow.
+    """
+    loss = family.Model.monitor is not None
+    if stop == "auto":
+        return "never" if not timed or (shard and not loss) else "loss" if loss else "judge"
+    if stop not in stopping.RULES:
+        raise ValueError(f"--stop {stop}: one of {', '.join(stopping.RULES)}")
+    if stop == "loss" and not loss:
+        raise ValueError(f"--stop loss: {family.name} has no held-out loss; --stop judge looks at its samples")
+    if stop == "judge" and hasattr(family.Model, "finish"):
+        raise ValueError(f"--stop judge: {family.name} can sample only once it is trained; --stop loss")
+    if stop == "judge" and shard:
+        raise ValueError("--stop judge: a part of a model (--shard) cannot sample")
+    return stop
+
+
+class ImageLooks:
+    """Looks at samples of pictures. Called with a model, the step and the how-manieth look it is."""
+
+    def __init__(self, data: Any, seed: int, distance: str) -> None:
+        """`distance`: between "features" learned on the training images, or "thumbnails"."""
+        self.seed = seed
+        known = held(data)
+        self.real = known.fresh[: images.GLANCED]
+        self._seen: Callable[[np.ndarray], np.ndarray] = images.thumbnails
+        if distance == "features":
+            self._seen = images.features(known)
+
+    def __call__(self, model: Any, step: int, number: int) -> stopping.Look:
+        parts = []
+        with torch.no_grad():
+            for start in range(0, len(self.real), CHUNK):
+                drawn = model.eval().sample(CHUNK, generator=keyed(self.seed, "look", step, start))["x"]
+                parts.append(drawn[: len(self.real) - start].cpu().numpy())
+        found, distance = images.glance(
+            np.concatenate(parts), self.real, self._seen, key(self.seed, "look", step) % 2**31
+        )
+        level = 1 - 2 * stopping.alpha(number)
+        bound = judge.interval(found.auc, found.items, found.items, level)[1]
+        enough = found.detectable <= 0.5 + stopping.MARGIN
+        return stopping.Look(step, found.auc, *found.ci, bound, enough, distance)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Looks that were planned: `count` of them, `seconds` in all, measuring distances by `distance`."""
+
+    look: ImageLooks | None = None
+    count: int = 0
+    seconds: float = 0.0
+    distance: str | None = None
+
+
+NONE = Watch()
+
+
+def planned(fabric: Any, data: Any, model: Any, seed: int, seconds: float | None) -> Watch:
+    """The looks of a training, at most `SHARE` of its `seconds`; none where there are too few for any use.
+
+    Without a number of seconds there are `LOOKS`. Features are learned first, where there is time for it, else thumbnails do.
+    """
+    watch = NONE
+    if fabric.is_global_zero and len(data.splits["validation"]) >= judge.FEWEST:
+        watch = _measured(data, model, seed, seconds)
+    told = fabric.broadcast(replace(watch, look=None))
+    return watch if fabric.is_global_zero else told
+
+
+def _measured(data: Any, model: Any, seed: int, seconds: float | None) -> Watch:
+    if seconds is None:
+        return Watch(ImageLooks(data, seed, "features"), stopping.LOOKS, 0.0, "features")
+    allowed, began = stopping.SHARE * seconds, time.monotonic()
+    look = ImageLooks(data, seed, "thumbnails")
+    look(model, 0, 1)
+    each = time.monotonic() - began
+    known = held(data).kept
+    learning = 0.0 if known is not None and known.exists() else each * features.SEEN / images.GLANCED_SEEN
+    distance = "features" if allowed - learning - each >= FEWEST_LOOKS * each else "thumbnails"
+    if distance == "features":
+        look = ImageLooks(data, seed, distance)
+    count = min(stopping.LOOKS, int((allowed - (time.monotonic() - began)) / max(each, 1e-3)))
+    return Watch(look, count, count * each, distance) if count >= FEWEST_LOOKS else NONE
+
+
+def again(fabric: Any, data: Any, seed: int, distance: str) -> ImageLooks | None:
+    """The looks of a run that goes on, as they were planned."""
+    return ImageLooks(data, seed, distance) if fabric.is_global_zero else None

@@ -1,0 +1,130 @@
+"""The answers: one sentence on top, what to do next and the command for it, and a card for each question.
+
+findings --verdict--> the worst answer as a sentence, next step, command
+         --cards----> a card a question, also for what was not measured
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+
+from latente.evaluation.findings import Evaluation
+from latente.evaluation.scores import Answer, Question
+from latente.reports.glossary import title
+from latente.reports.words import listed
+
+if TYPE_CHECKING:
+    from latente.run import Run
+
+
+class Asked(NamedTuple):
+    """A question, and each answer as half a sentence."""
+
+    asks: str
+    good: str
+    unsure: str
+    bad: str
+
+
+ASKED: dict[Question, Asked] = {
+    "faithful": Asked("Faithful?", "the samples pass for real", "the samples may not pass for real", "the samples do not pass for real"),
+    "varied": Asked("Varied?", "the samples cover the real data", "the samples may leave kinds of data out",
+                    "the samples leave much of the real data out"),
+    "copied": Asked("Copied?", "no sign of copies", "copies cannot be ruled out", "some samples repeat the training data"),
+    "useful": Asked("Useful?", "the samples can stand in for real data", "the samples stand in for real data only in part",
+                    "the samples cannot stand in for real data"),
+    "predicts": Asked("Does it predict?", "the model foresees new data better than simpler methods do",
+                      "the model foresees new data about as well as simpler methods do",
+                      "the model foresees new data worse than simpler methods do"),
+}  # fmt: skip
+"""in the order of the page"""
+
+PRESSING: tuple[Question, ...] = ("copied", "faithful", "varied", "predicts", "useful")
+LONGER = "Train longer, or a larger model; then evaluate again."
+NEXT: dict[tuple[Question, Answer], str] = {
+    ("copied", "bad"): "Do not hand out these samples. More data, a smaller model or a shorter training copies less.",
+    (
+        "copied",
+        "unsure",
+    ): "Look at the pairs most like copies below before you hand out samples; more data would settle it.",
+    ("faithful", "unsure"): "Train longer; or evaluate on more real data, which would settle it.",
+    ("useful", "bad"): "Train longer, and use samples beside real data, not instead of it.",
+    ("useful", "unsure"): "Use samples beside real data, not instead of it; or train longer.",
+}
+"""what to do; what is not here is `LONGER`"""
+OPENING = {"bad": "Not good enough yet", "unsure": "Not sure yet", "good": "Good on all that was measured"}
+
+
+def verdict(run: Run, evaluation: Evaluation) -> dict[str, Any]:
+    """The answer in one sentence, what to do next, and the command for it."""
+    found = {finding.question: finding.answer for finding in evaluation.findings}
+    if not found:
+        return {
+            "sentence": "Too little was measured for a verdict.",
+            "next": "Evaluate on more real data.",
+            "command": None,
+        }
+    worst = next(answer for answer in reversed(get_args(Answer)) if answer in found.values())
+    pressing = next(question for question in PRESSING if found.get(question) == worst)
+    if worst == "good":
+        return {
+            "sentence": f"{OPENING[worst]}.",
+            "next": "Make as many samples as you need.",
+            "command": _command(run, longer=False),
+        }
+    said = [getattr(phrases, worst) for question, phrases in ASKED.items() if found.get(question) == worst]
+    subject = "the samples " if said[0].startswith("the samples ") else ""
+    told = listed([said[0], *(part.removeprefix(subject) for part in said[1:])])
+    opening = "Not to be handed out" if found.get("copied") == "bad" else OPENING[worst]
+    return {
+        "sentence": f"{opening}: {told}.",
+        "next": NEXT.get((pressing, worst), LONGER),
+        "command": None if pressing == "copied" else _command(run, longer=True),
+    }
+
+
+def _command(run: Run, longer: bool) -> str:
+    """A line for a shell that trains the run longer, or samples from it."""
+    n, out = ("1000", "samples") if run.spec.kind == "image" else ("100", "samples.txt")
+    words = (
+        ["resume", str(run.path), "--budget", "+10m"] if longer else ["sample", str(run.path), "--n", n, "--out", out]
+    )
+    own = ["--model-file", f"{run.record['model']}.py"] if run.record["model_sha256"] else []
+    return shlex.join(["latente", *words, *own])
+
+
+def cards(run: Run, evaluation: Evaluation) -> list[dict[str, Any]]:
+    """One a question: its answer and what it rests on, or why there is none."""
+    found = {finding.question: finding.answer for finding in evaluation.findings}
+    made = []
+    for question, phrases in ASKED.items():
+        scores = [score for score in evaluation.scores if score.question == question]
+        answer = found.get(question)
+        card: dict[str, Any] = {
+            "asks": phrases.asks,
+            "answer": answer or "none",
+            "word": answer or "not measured",
+            "rests": [],
+        }
+        if answer:
+            card |= {"phrase": getattr(phrases, answer), "rests": [title(s.name) for s in scores if s.answer == answer]}
+        elif scores:
+            card |= {
+                "answer": "informs",
+                "word": "for information",
+                "phrase": "measured below; nothing here passes or fails",
+            }
+        else:
+            card["phrase"] = _why_not(question, run)
+        made.append(card)
+    return made
+
+
+def _why_not(question: Question, run: Run) -> str:
+    """Why nothing was measured that answers a question."""
+    if question == "useful" and not run.record["spec"].get("classes"):
+        return "the data has no labels to try the samples out with"
+    if question == "predicts" and not (hasattr(run.model, "log_prob") or hasattr(run.model, "logits")):
+        return f"a model of this kind ({run.family.name}) makes samples, not predictions"
+    return "too little data, or no measurement answers it"

@@ -1,0 +1,54 @@
+"""The report: a run and what was measured of it become one self-contained page, and the same figures as JSON.
+
+    Evaluation --> answers (verdict, cards), tiles, pictures, curves --\
+    metrics.jsonl --> curves --------------------------------------------> template.html -> RUN/report/report.html
+    run.json --> making (facts, the command) ---------------------------/
+    Evaluation + facts ------------------------------> RUN/report/metrics.json -> comparing
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from latente import checkpoint
+from latente.evaluation.findings import Evaluation
+from latente.reports import answers, curves, making, page, pictures
+from latente.reports.tiles import tile
+
+if TYPE_CHECKING:
+    from latente.run import Run
+
+
+def report(run: Run, seed: int = 0) -> Path:
+    """Evaluates a run and writes its report; gives the path of the page."""
+    return write(run, run.evaluate(seed=seed), run.reopened().describe())
+
+
+def write(run: Run, evaluation: Evaluation, audit: Sequence[tuple[str, str]]) -> Path:
+    """Writes RUN/report/report.html and RUN/report/metrics.json, each in one step; gives the path of the page.
+
+    `audit` is what `describe()` says of the run's dataset. An older report is replaced.
+    """
+    folder = run.path / "report"
+    folder.mkdir(exist_ok=True)
+    made, lines = making.facts(run), curves.records(run)
+    scores = sorted(evaluation.scores, key=lambda score: list(answers.ASKED).index(score.question))
+    checkpoint.write_json(folder / "metrics.json", {**evaluation.to_json(), "run": made})
+    return page.written(
+        folder / "report.html",
+        "template.html",
+        run=made,
+        verdict=answers.verdict(run, evaluation),
+        cards=answers.cards(run, evaluation),
+        tiles=[tile(score, i) for i, score in enumerate(scores)],
+        scores=scores,
+        notes=evaluation.notes,
+        galleries=pictures.shown(evaluation.galleries),
+        charts=[curves.chart(chart, f"chart{i}") for i, chart in enumerate(evaluation.charts)],
+        panels=curves.panels(lines),
+        events=curves.happened(lines),
+        audit=audit,
+        made=making.settings(made, evaluation.made),
+    )

@@ -1,0 +1,92 @@
+"""The report in a browser: it fits a phone and a desk, in light and in dark, prints, and asks for nothing but itself."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+import latente
+from latente.evaluation.findings import Chart, Evaluation, Gallery
+from latente.evaluation.scores import Score
+from latente.reports import compare, write
+from latente.reports.making import facts
+
+sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium (chromium, chromium-browser, google-chrome) is installed"
+)
+
+QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
+LONG = "a_word_that_goes_on_" * 20
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """A page of images with words that do not want to wrap, and one that compares it with itself."""
+    folder = tmp_path_factory.mktemp("pages")
+    run = latente.train("vae", "digits", steps=6, size="tiny", threads=1, quiet=True, out=folder / "run")
+    made = run.sample(64)["x"]
+    questions = ("faithful", "varied", "copied", "useful", "predicts")
+    verdict = "the judge tells the samples from real images (p = 0.0001): train longer, or a larger size"
+    scores = [Score(f"score_{q}", 0.5 + i / 20, (0.4, 0.8), "lower", "share of samples", {"real against real": 0.5, "xz alone": 0.9},
+                    verdict, q, ("good", "unsure", "bad")[i % 3]) for i, q in enumerate(questions)]  # fmt: skip
+    scores.append(Score(LONG, 1.0, None, "lower", LONG, {LONG: 2.0}, LONG))
+    galleries = [
+        Gallery("Samples", "", [("samples", made), ("real", made)]),
+        Gallery("Pairs", "", [("sample", made), ("nearest", made)], True, ["a caption"] * 64),
+        Gallery("Texts", "", [("samples", [LONG * 5, "def f():\n    return 1"])]),
+    ]
+    charts = [
+        Chart("Spectrum", "", "x", "y", {"samples": (np.arange(9), np.arange(9.0)), LONG: (np.arange(9), np.ones(9))})
+    ]
+    evaluation = Evaluation(scores, galleries, charts, [LONG], {"hash": "f" * 300})
+    report = write(run, evaluation, [("classes", LONG), ("warning", "too few")])
+    held = {**evaluation.to_json(), "run": facts(run)}
+    return {"report": report, "compare": compare([(run, held)] * 6, folder / "compare.html")}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield opened
+        opened.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "height"), [(360, 740), (1280, 800)])
+@pytest.mark.parametrize("which", ["report", "compare"])
+def test_a_page_fits_and_asks_for_nothing(browser, pages, which, width, height, scheme):
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    page = context.new_page()
+    asked, said = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(pages[which].as_uri())
+    assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
+    assert [url for url in asked if not url.startswith("data:")] == [pages[which].as_uri()] and not said
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, ground[4:-1].split(","))) < 200) == (scheme == "dark")
+    if which == "report":
+        box = page.locator("#verdict").bounding_box()
+        assert box and box["y"] >= 0 and box["y"] + box["height"] <= height
+        assert page.locator("img").evaluate_all("all => all.every(image => image.complete && image.naturalWidth > 0)")
+        assert page.locator("svg.drawing").count() > 8
+        assert page.locator("svg.drawing").evaluate_all(
+            "all => all.every(one => one.getBoundingClientRect().width > 150)"
+        )
+        if width == 1280:
+            first = page.locator(".card").first.bounding_box()
+            assert first and first["y"] + first["height"] <= height
+    context.close()
+
+
+def test_it_prints(browser, pages):
+    page = browser.new_page()
+    page.goto(pages["report"].as_uri())
+    printed = page.pdf(format="A4")
+    assert printed.startswith(b"%PDF") and len(printed) > 20_000
+    page.close()

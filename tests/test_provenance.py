@@ -1,0 +1,413 @@
+"""Samples and their sidecars: what is written can be made again, and whatever is not as it was is found and named."""
+
+import copy
+import io
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+
+import latente
+from latente import provenance
+from latente.cli import main
+from latente.provenance import sidecar, verify
+
+TRAIN = ["--steps", "4", "--size", "tiny", "--threads", "1", "--quiet"]
+TEXT = ["--context", "24", "--width", "32", "--layers", "2", "--batch-size", "8"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with the runs vae, gan (digits, conditional), gpt (pydoc), and samples of each kind."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LATENTE_CACHE", str(folder / "cache"))
+        assert main(["train", "vae", "digits", *TRAIN, "--out", str(folder / "vae")]) == 0
+        assert main(["train", "gan", "digits", *TRAIN, "--out", str(folder / "gan")]) == 0
+        assert main(["train", "gpt", "pydoc", *TRAIN, *TEXT, "--out", str(folder / "gpt")]) == 0
+    for words in (
+        "vae --n 12 --out made", "gan --n 12 --label 3 --truncation 0.5 --out threes", "gan --n 12 --seed 1 --out made.npy",
+        "vae --n 12 --temperature 0.5 --out made.npz", "gan --n 12 --out made.parquet",
+        "gpt --n 5 --tokens 40 --out made.txt", "gpt --n 5 --prompt The --tokens 30 --top-k 9 --out made.jsonl",
+        "gpt --n 5 --stop a e --temperature 0.7 --repetition-penalty 1.1 --out texts.parquet",
+    ):  # fmt: skip
+        run, *flags, out = words.split()
+        assert main(["sample", str(folder / run), *flags, str(folder / out)]) == 0
+    return folder
+
+
+@pytest.fixture
+def here(place, tmp_path, monkeypatch):
+    """A copy of the samples to spoil, as the current folder; the runs beside them."""
+    for item in place.iterdir():
+        if item.is_dir() and item.name not in ("made", "threes"):
+            (tmp_path / item.name).symlink_to(item)
+        elif item.is_dir():
+            shutil.copytree(item, tmp_path / item.name)
+        else:
+            shutil.copy(item, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+MADE = {
+    "made": "vae", "threes": "gan", "made.npy": "gan", "made.npz": "vae", "made.parquet": "gan",
+    "made.txt": "gpt", "made.jsonl": "gpt", "texts.parquet": "gpt",
+}  # fmt: skip
+
+
+def test_what_was_written_is_made_again_byte_for_byte(here, capsys):
+    for path, run in MADE.items():
+        assert main(["verify", run, path]) == 0
+        assert capsys.readouterr().out.startswith(f"same bytes: {path} is what {run} makes"), path
+    assert {p.name for p in here.glob("**/threes/*")} == {"3"}  # the label was obeyed, or its round trip says little
+
+
+def test_a_sidecar_says_how_and_by_what_and_names_no_place(place):
+    texts = {path: sidecar(place / path).read_text() for path in MADE}
+    for path, text in texts.items():
+        held = json.loads(text)
+        assert str(place) not in text and str(Path.home()) not in text and '"/' not in text
+        assert held["n"] == (5 if MADE[path] == "gpt" else 12)
+        recorded = json.loads((place / MADE[path] / "run.json").read_text())
+        for name in ("config", "spec", "model", "seed", "size"):
+            assert held["run"][name] == recorded[name]
+        assert held["run"]["data"]["fingerprint"] == recorded["data"]["fingerprint"]
+        assert held["made_with"]["torch"] == torch.__version__
+    assert json.loads(texts["threes"])["options"] == {"label": "3", "truncation": 0.5}
+    assert json.loads(texts["made.npy"])["seed"] == 1
+    assert json.loads(texts["made.jsonl"])["options"] == {"prompt": "The", "tokens": 30, "top_k": 9}
+    assert json.loads(texts["texts.parquet"])["options"]["stop"] == ["a", "e"]
+
+
+def test_scores_of_the_run_come_along_and_a_damaged_report_does_no_harm(place, tmp_path):
+    shutil.copytree(place / "vae", tmp_path / "vae")
+    (tmp_path / "vae" / "report").mkdir()
+    run, score = latente.load(tmp_path / "vae"), {"name": "judge_auc", "value": 0.7, "ci": [0.6, 0.8]}
+    for text, expected in (
+        (json.dumps({"scores": [{**score, "more": str(tmp_path)}, "x", {"name": 3}]}), None),
+        (json.dumps({"scores": [score]}), [score]),
+        ('{"scores": [{"name": "fd", "value": NaN}]}', [{"name": "fd", "value": None}]),
+        ("[[[", []),
+        ('{"scores": 3}', []),
+    ):
+        (tmp_path / "vae" / "report" / "metrics.json").write_text(text)
+        got = provenance.record(run, run.sample(2), {}, place / "made.npy")["scores"]
+        assert got == expected or (expected is None and str(tmp_path) not in json.dumps(got))
+
+
+def test_one_pixel_is_found_and_named(here, capsys):
+    (name,) = here.glob("made/*/000007.png")
+    pixels = np.array(Image.open(name))
+    pixels[2, 3] ^= 4
+    Image.fromarray(pixels).save(name)
+    x = np.load("made.npy")
+    x[9, 0, 0] ^= 1
+    np.save("made.npy", x)
+    found = verify(latente.load("vae"), "made")
+    assert (found.outcome, found.differing, found.first, found.largest) == ("differs", 1, 7, 4)
+    assert found.files["changed"] == (str(name.relative_to(here / "made")),)
+    assert any("changed after they were made" in line for line in found.said)
+    assert main(["verify", "gan", "made.npy"]) == 1
+    assert "1 of 12 images" in (said := capsys.readouterr().out) and "number 9," in said and "up to 1 of 255" in said
+
+
+def test_missing_added_moved_and_damaged_files_are_named(here):
+    paths = {p.name: p for p in here.glob("made/*/*.png")}
+    paths["000002.png"].unlink()
+    shutil.copy(paths["000001.png"], "made/extra.png")
+    paths["000003.png"].write_bytes(paths["000003.png"].read_bytes()[:40])
+    other = "9" if paths["000004.png"].parent.name != "9" else "8"
+    (here / "made" / other).mkdir(exist_ok=True)
+    paths["000004.png"].rename(here / "made" / other / "000004.png")
+    (here / "made" / ".DS_Store").write_bytes(b"of the system")
+    relative = {name: str(path.relative_to(here / "made")) for name, path in paths.items()}
+    found = verify(latente.load("vae"), "made")
+    assert found.outcome == "differs" and found.differing == 3 and found.first == 2
+    assert found.files["missing"] == (relative["000002.png"], relative["000004.png"])
+    assert set(found.files["added"]) == {"extra.png", f"{other}/000004.png"}
+    assert found.files["changed"] == (relative["000003.png"],)
+
+
+def test_a_file_too_many_is_no_match_though_every_image_is_there(here):
+    (here / "made" / "note.txt").write_text("mine")
+    found = verify(latente.load("vae"), "made")
+    assert (found.outcome, found.differing, found.files["added"]) == ("differs", 0, ("note.txt",))
+
+
+def test_other_bytes_of_the_same_values_are_the_same_values(here, capsys):
+    for name in here.glob("made/*/*.png"):  # another compression, and colour where grey was
+        Image.open(name).convert("RGB").save(name, compress_level=0)
+    np.savez("copy.npz", x=np.load("made.npy"))
+    shutil.copy("made.npy.latente.json", "copy.npz.latente.json")
+    with np.load("made.npz") as held:
+        np.save("copy.npy", np.asfortranarray(held["x"]))
+    shutil.copy("made.npz.latente.json", "copy.npy.latente.json")
+    pq.write_table(pq.read_table("made.parquet"), "made.parquet", compression="zstd")
+    text = (here / "made.txt").read_bytes()
+    (here / "made.txt").write_bytes(b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n").removesuffix(b"\r\n"))
+    lines = (here / "made.jsonl").read_text().splitlines()
+    (here / "made.jsonl").write_text("".join(json.dumps(json.loads(line), indent=None) + "\r\n" for line in lines))
+    for path, run in (*MADE.items(), ("copy.npz", "gan"), ("copy.npy", "vae")):
+        assert main(["verify", run, path]) == 0
+        wanted = "same bytes" if path in ("threes", "made.npy", "made.npz", "texts.parquet") else "same values"
+        assert capsys.readouterr().out.startswith(wanted), path
+
+
+def test_labels_are_compared_too(here):
+    with np.load("made.npz") as held:
+        labels = held["y"].copy()
+        labels[5] = (labels[5] + 1) % 10
+        np.savez("made.npz", x=held["x"], y=labels)
+    table = pq.read_table("made.parquet")
+    kinds = table["label"].to_pylist()
+    kinds[6] = str((int(kinds[6]) + 1) % 10)
+    pq.write_table(table.set_column(1, "label", pa.array(kinds)), "made.parquet")
+    for run, path, first in (("vae", "made.npz", 5), ("gan", "made.parquet", 6)):
+        found = verify(latente.load(run), path)
+        assert (found.outcome, found.differing, found.first) == ("differs", 1, first)
+
+
+def test_a_changed_text_is_found_with_its_place(here, capsys):
+    texts = latente.load("gpt").sample(5, tokens=40)["text"]
+    assert "\n\n".join(texts) + "\n" == (here / "made.txt").read_bytes().decode()
+    spoilt = texts[2][:6] + "\u2603" + texts[2][7:]
+    (here / "made.txt").write_text("\n\n".join([*texts[:2], spoilt, *texts[3:]]) + "\n")
+    lines = (here / "made.jsonl").read_text().splitlines()
+    lines[1] = json.dumps({"text": json.loads(lines[1])["text"] + "!"})
+    (here / "made.jsonl").write_text("\n".join(lines) + "\n")
+    for path, number, character in (("made.txt", 2, 7), ("made.jsonl", 1, 34)):
+        assert main(["verify", "gpt", path]) == 1
+        said = capsys.readouterr().out
+        assert f"1 of 5 texts in {path}" in said and f"number {number}," in said, said
+        assert f"from its character {character} on" in said, said
+    (here / "made.txt").write_text("\n\n".join([*texts, "one more"]) + "\n")
+    assert verify(latente.load("gpt"), "made.txt").differing == 1
+    (here / "made.jsonl").write_text(lines[0] + "\n")
+    assert "holds 1 texts, not 5" in verify(latente.load("gpt"), "made.jsonl").said[0]
+
+
+def test_texts_with_empty_lines_and_of_no_length_are_told_apart():
+    texts = ["a\n", "", "\n\nb", "a", "", "c\n\n\nd\r\n"]
+    body = "\n\n".join(texts) + "\n"
+    assert list(provenance._passages(body, texts)) == texts
+    changed = "\n\n".join([*texts[:3], "X", *texts[4:]]) + "\n"
+    assert [a == b for a, b in zip(texts, provenance._passages(changed, texts))] == [True] * 3 + [False] + [True] * 2
+
+
+def test_another_run_is_told_from_the_one_that_sampled(here, capsys):
+    assert main(["verify", "gan", "made"]) == 1
+    assert "gan is not the run that made made" in capsys.readouterr().out
+    shutil.copytree((here / "vae").resolve(), "other")
+    weights = load_file("other/weights.safetensors")
+    name = next(name for name, value in weights.items() if value.dtype == np.float32 and value.size > 1)
+    weights[name].flat[0] = np.nextafter(weights[name].flat[0], np.float32(9))  # one bit
+    save_file(weights, "other/weights.safetensors")
+    record = json.loads((here / "other" / "run.json").read_text())
+    record["data"]["fingerprint"] = "0" * 32
+    record["config"]["beta"] = 3.0
+    (here / "other" / "run.json").write_text(json.dumps(record))
+    assert main(["verify", "other", "made"]) == 1
+    said = capsys.readouterr().out
+    assert "weights_sha256 was" in said and "fingerprint was" in said and "config.beta was 1.0, is 3.0" in said
+    shutil.copytree((here / "vae").resolve(), "elsewhere")  # the same run in another place, saved by other software
+    save_file(load_file("elsewhere/weights.safetensors"), "elsewhere/weights.safetensors", {"by": "someone"})
+    assert main(["verify", "elsewhere", "made"]) == 0
+
+
+def test_samples_that_this_machine_makes_otherwise_are_blamed_on_what_differs(here):
+    held = json.loads(sidecar("made.npy").read_text())
+    x = np.load("made.npy")
+    x[3, 1, 1] ^= 2
+    np.save("made.npy", x)
+    held["made_with"] |= {"torch": "1.0.0", "threads": 2}
+    held |= {"content_sha256": provenance.content_sha256(here / "made.npy"), "values_sha256": "0" * 64}
+    sidecar("made.npy").write_text(json.dumps(held))
+    found = verify(latente.load("gan"), "made.npy")
+    assert (found.outcome, found.differing, found.largest) == ("differs", 1, 2)
+    assert f"torch was 1.0.0, is {torch.__version__}" in found.said[-1]
+    assert "were changed after" not in found.said[-1]
+
+
+def test_they_are_made_again_with_the_threads_of_then_and_in_whole_chunks(place, gan, tmp_path, monkeypatch):
+    made, seen, sample = gan.sample(3, seed=4), [], gan.sample
+    torch.set_num_threads(1)
+    provenance.write(gan, made, {"seed": 4}, tmp_path / "made.npy")
+    torch.set_num_threads(2)
+
+    def watched(*words, **options):
+        seen.append(torch.get_num_threads())
+        return sample(*words, **options)
+
+    monkeypatch.setattr(gan, "sample", watched)
+    assert verify(gan, tmp_path / "made.npy").outcome == "same bytes"
+    assert seen == [1] and torch.get_num_threads() == 2
+    assert np.array_equal(sample(502, seed=4)["x"][:3], made["x"])
+
+
+def test_neither_samples_nor_sidecar_where_either_is_in_the_way_or_writing_fails(here, capsys, monkeypatch):
+    before = sorted(here.rglob("*"))
+    shutil.copy("made.latente.json", "new.npy.latente.json")
+    assert main(["sample", "vae", "--out", "new.npy"]) == 2
+    assert "new.npy.latente.json exists already" in (said := capsys.readouterr().err) and said.count("\n") == 1
+    (here / "new.npy.latente.json").unlink()
+    rename, write_json = Path.rename, provenance.checkpoint.write_json
+    for failing in ("the samples' place", "the sidecar's place", "the sidecar"):
+
+        def moved(path, to, failing=failing):
+            if path.name == {"the samples' place": "new", "the sidecar's place": "new.latente.json"}.get(failing):
+                raise OSError(28, "No space left on device")
+            return rename(path, to)
+
+        def written(path, held, failing=failing):
+            if failing == "the sidecar":
+                raise OSError(28, "No space left on device")
+            write_json(path, held)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", moved)
+            patch.setattr(provenance.checkpoint, "write_json", written)
+            assert main(["sample", "vae", "--n", "3", "--out", "new"]) == 2
+        assert capsys.readouterr().err == "latente: cannot write new: No space left on device\n", failing
+        assert sorted(here.rglob("*")) == before, failing
+    assert main(["sample", "vae", "--temperature", "nan", "--out", "new"]) == 2
+    assert "--temperature nan" in capsys.readouterr().err and sorted(here.rglob("*")) == before
+
+
+DAMAGE = {
+    "no JSON": lambda h: "{",
+    "no object": lambda h: [h],
+    "nested": lambda h: "[" * 100_000,
+    "too long": lambda h: {**h, "options": {"label": "x" * (5 << 20)}},
+    "another format": lambda h: {**h, "format": 2},
+    "format of another type": lambda h: {**h, "format": "1"},
+    "n of another type": lambda h: {**h, "n": "12"},
+    "n is true": lambda h: {**h, "n": True},
+    "no n": lambda h: {**h, "n": 0},
+    "huge n": lambda h: {**h, "n": 10**30},
+    "n of too many digits": lambda h: json.dumps(h).replace('"n": 12', '"n": ' + "9" * 5000),
+    "unknown entry": lambda h: {**h, "run_this": "rm"},
+    "missing entry": lambda h: {k: v for k, v in h.items() if k != "run"},
+    "unknown option": lambda h: {**h, "options": {"generator": "x"}},
+    "option of another kind": lambda h: {**h, "options": {"top_k": 3}},
+    "option of another family": lambda h: {**h, "options": {"truncation": 0.5}},
+    "option of another type": lambda h: {**h, "options": {"temperature": "hot"}},
+    "option that is no number": lambda h: json.dumps(h).replace('"options": {}', '"options": {"temperature": NaN}'),
+    "label of no class": lambda h: {**h, "options": {"label": "\x1b[31mred"}},
+    "threads of another type": lambda h: {**h, "made_with": {**h["made_with"], "threads": [1]}},
+}
+
+
+def test_a_damaged_sidecar_is_one_clear_line(here, capsys):
+    run, held = latente.load("vae"), json.loads(sidecar("made").read_text())
+    for what, spoil in DAMAGE.items():
+        spoilt = spoil(copy.deepcopy(held))
+        sidecar("made").write_text(spoilt if isinstance(spoilt, str) else json.dumps(spoilt))
+        with pytest.raises(ValueError, match=r"^made\.latente\.json") as told:
+            verify(run, "made")
+        assert "\n" not in str(told.value) and str(told.value).isprintable() and len(str(told.value)) < 250, what
+    assert main(["verify", "vae", "made"]) == 2
+    assert capsys.readouterr().err.startswith("latente: made.latente.json")
+    sidecar("made").unlink()
+    for words, says in (
+        (["vae", "made"], "made has no made.latente.json beside it"),
+        (["vae", "nowhere"], "no samples at nowhere"),
+        (["nowhere", "made.npy"], "no run at nowhere"),
+    ):
+        assert main(["verify", *words]) == 2
+        assert says in (said := capsys.readouterr().err) and said.count("\n") == 1
+
+
+def test_what_a_stranger_asks_for_is_bounded_by_what_lies_there(here, monkeypatch):
+    """Nothing is sampled for n that the files do not hold, nor for more tokens than memory has room for."""
+    loaded = {run: latente.load(run) for run in ("vae", "gan", "gpt")}
+    for run in loaded.values():
+        monkeypatch.setattr(run, "sample", lambda *_, **__: pytest.fail("sampled"))
+    for path, run in MADE.items():
+        held = json.loads(sidecar(path).read_text())
+        sidecar(path).write_text(json.dumps({**held, "n": 10_000_000}))
+        assert "not 10,000,000" in verify(loaded[run], path).said[0]
+        if run == "gpt":
+            sidecar(path).write_text(json.dumps({**held, "options": {"tokens": 2_000_000_000}}))
+        else:
+            sidecar(path).write_text(json.dumps({**held, "n": 2_000_000_000}))
+        with pytest.raises(ValueError, match="more than can be made again"):
+            verify(loaded[run], path)
+
+
+def test_files_that_claim_to_be_larger_than_they_are_or_hold_objects(here):
+    run = latente.load("gan")
+    content = (here / "made.npy").read_bytes()
+    objects = io.BytesIO()
+    np.save(objects, np.array([{"a": 1}] * 12, object), allow_pickle=True)
+    for spoilt, says in (
+        (content[:200], "cut short"),
+        (content[:20], "cannot be read"),
+        (b"", "cannot be read"),
+        (objects.getvalue(), "holds object numbers"),
+        (content.replace(b"|u1", b"|i1"), "holds int8 numbers"),
+    ):
+        (here / "made.npy").write_bytes(spoilt)
+        found = verify(run, "made.npy")
+        assert found.outcome == "differs" and says in found.said[0], found.said
+    with zipfile.ZipFile("made.npz", "w") as archive:
+        archive.writestr("z.npy", content)
+    assert "cannot be read" in verify(latente.load("vae"), "made.npz").said[0]
+    (here / "made.parquet").write_bytes(b"PAR1")
+    assert "cannot be read" in verify(run, "made.parquet").said[0]
+
+
+def _paths(value, at=()):
+    yield at
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield from _paths(inner, (*at, key))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@pytest.fixture(scope="module")
+def gan(place):
+    return latente.load(place / "gan")
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_stands_in_a_sidecar_gives_a_verdict_or_one_line(place, gan, tmp_path_factory, data):
+    """Any value at any place of a sidecar: never another exception, and never "same" for what counts."""
+    folder = tmp_path_factory.mktemp("any")
+    shutil.copy(place / "made.npy", folder)
+    held = json.loads(sidecar(place / "made.npy").read_text())
+    where = data.draw(st.sampled_from(sorted(_paths(held), key=str)))
+    value = data.draw(JSON)
+    spoilt = [held]
+    target, key = spoilt, 0
+    for step in where:
+        target, key = target[key], step
+    before, target[key] = target[key], value
+    sidecar(folder / "made.npy").write_text(json.dumps(spoilt[0]))
+    try:
+        found = verify(gan, folder / "made.npy")
+    except ValueError as error:
+        assert "\n" not in str(error)
+        return
+    counts = where and where[0] not in ("made_with", "scores") and value != before
+    wanted = (
+        "same values" if where[:1] == ("content_sha256",) else "differs"
+    )  # other bytes than those the sidecar names
+    assert not counts or found.outcome == wanted, (where, value, found)
