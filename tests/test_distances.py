@@ -82,13 +82,15 @@ def test_intervals_of_distances_hold_the_value_and_narrow_with_more_items():
 
 def test_the_spectrum_of_a_wave_stands_at_its_frequency_and_blur_lowers_the_far_end():
     wave = 127 + 100 * np.sin(2 * np.pi * 5 * np.arange(32) / 32)
-    power = distances.spectrum(np.broadcast_to(wave.astype(np.uint8), (4, 1, 32, 32)))
-    assert power.argmax() + 1 == 5
+    power = distances.powers(np.broadcast_to(wave.astype(np.uint8), (4, 1, 32, 32)))
+    assert power.shape == (4, 16) and distances.spectrum(power).argmax() + 1 == 5
     noise = FRESH(0).integers(0, 256, (50, 1, 32, 32), np.uint8)
     smooth = ((noise.astype(int) + np.roll(noise, 1, 3) + np.roll(noise, 1, 2)) // 3).astype(np.uint8)
-    fall = distances.spectrum(noise) - distances.spectrum(smooth)
-    assert fall[-1] > 5 > abs(fall[0]) and distances.spectrum_distance(noise, smooth) > 2
-    assert distances.spectrum_distance(noise, noise) == 0
+    rough, plain = distances.powers(noise), distances.powers(smooth)
+    fall = distances.spectrum(rough) - distances.spectrum(plain)
+    assert fall[-1] > 5 > abs(fall[0]) and distances.spectrum_distance(rough, plain) > 2
+    assert distances.spectrum_distance(rough, rough) == 0
+    assert distances.powers(noise).mean() == pytest.approx(noise.var(), rel=0.1)  # white: as much at every frequency
 
 
 @pytest.fixture(scope="module")

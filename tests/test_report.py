@@ -188,7 +188,7 @@ def test_small_whatever_the_galleries_hold(run):
     scores = [Score(f"s{i}", i, (i - 1, i + 1), "lower", "u", {"r": 3.0, "s": 9.0}) for i in range(3)]
     path = write(run, Evaluation(scores, galleries), ())
     assert path.stat().st_size < 3_000_000
-    assert path.read_text(encoding="utf-8").count("<img") == 12 + 2 + 2 * 12 + 2 * 12
+    assert path.read_text(encoding="utf-8").count("<img") == 40 + 2 + 2 * 12 + 2 * 12
 
 
 NAN, INF = float("nan"), float("inf")
@@ -255,7 +255,7 @@ def test_events_are_told():
         (3, "samples collapsed: back to step 2, at 0.5 times the learning rate"),
         (3, "the end moved from step 9 to 7, to fit the time given"),
         (4, "stopped: auc 0.5"),
-        (5, "no longer told apart: 1 steps to wind up"),
+        (5, "no longer told apart: it winds up, to step 6"),
         (6, "no longer told apart: it ends here"),
     ]  # fmt: skip
 

@@ -89,7 +89,7 @@ def test_a_training_that_gets_no_better_winds_up_with_a_falling_rate_and_keeps_t
     assert "brought nothing better" in ending["why"] and ending["step"] < ending["to"] < 100
     assert run.record["plan"]["steps"] == ending["to"] and run.record["plan"]["decay_start"] <= ending["step"]
     best = int(checkpoint.index(run.path)["best"])
-    assert best == stopping.planned(100)[2] and f"step {best}" in run.record["stopped"]
+    assert best == stopping.planned(100)[2] and f"step {best} is kept" in run.record["stopped"]
 
 
 def test_a_collapse_goes_back_to_the_best_checkpoint_at_half_the_rate_once(judged_run):

@@ -97,7 +97,9 @@ def test_the_command_line_from_a_file_to_text(tmp_path, monkeypatch, capsys):
     assert "nats_per_char" in shown and "bz2" in shown and "LOSES" in shown  # one line 300 times is bz2's to win
     assert main(["evaluate", "run", "--json", "--fail-if", "nats_per_char>0.001"]) == 1
     printed = capsys.readouterr()
-    assert {s["name"] for s in json.loads(printed.out)["scores"]} >= {"nats_per_char"} and "nats_per_char>0.001" in printed.err
+    assert {s["name"] for s in json.loads(printed.out)["scores"]} >= {
+        "nats_per_char"
+    } and "nats_per_char>0.001" in printed.err
 
 
 def test_a_user_s_own_text_in_memory(tmp_path):

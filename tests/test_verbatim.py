@@ -137,9 +137,9 @@ def test_odd_samples_have_scores_too():
     train = "das ist das Haus vom Nikolaus. " * 20
     for made in ([""], ["", "Haus"], ["中文没有空格" * 12], ["\ud800"], [train[:60]], [""] * 30):
         scores, gallery = copied(made, ["das ist ein Haus", "vom"], train)
-        assert all(np.isfinite(score.value) for score in scores) and scores[1].answer == "unsure"
+        assert all(np.isfinite(score.value) for score in scores) and scores[0].answer == "unsure"
         assert len(gallery.rows[0][1]) == len(gallery.captions)
-    assert copied(["a"], [], train)[0][1].answer == "unsure"
+    assert copied(["a"], [], train)[0][0].answer == "unsure"
 
 
 def test_membership_is_the_known_auc_of_lower_losses():

@@ -48,7 +48,7 @@ class ImageLooks:
 
     def __init__(self, data: Any, seed: int, distance: str) -> None:
         """`distance`: between "features" learned on the training images, or "thumbnails"."""
-        self.seed = seed
+        self.seed, self.data = seed, data
         known = held(data)
         self.real = known.fresh[: images.GLANCED]
         self._seen: Callable[[np.ndarray], np.ndarray] = images.thumbnails

@@ -84,6 +84,17 @@ def test_a_page_fits_and_asks_for_nothing(browser, pages, which, width, height, 
     context.close()
 
 
+def test_rows_of_pairs_stay_named_when_a_phone_scrolls_them(browser, pages):
+    page = browser.new_page(viewport={"width": 360, "height": 740})
+    page.goto(pages["report"].as_uri())
+    scroll = page.locator(".scroll", has=page.locator(".pairs"))
+    assert scroll.evaluate("it => { it.scrollLeft = 300; return it.scrollLeft }") == 300
+    for label in page.locator(".pairs th").all():
+        there, picture = label.bounding_box(), label.locator("xpath=../td[1]").bounding_box()
+        assert there and picture and there["x"] >= 0 and picture["x"] < 0  # the first picture is gone, its label is not
+    page.close()
+
+
 def test_it_prints(browser, pages):
     page = browser.new_page()
     page.goto(pages["report"].as_uri())

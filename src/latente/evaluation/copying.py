@@ -24,7 +24,7 @@ from latente.rng import key
 ALPHA = 0.01 / 4  # three tests, one at two limits, share one chance in a hundred of a false alarm
 LIMITS = (0.0, 0.01)  # the share of real images that is let lie as near as a near copy: but one, or one in a hundred
 NUMBERS = 1024
-PERMUTATIONS = 9_999
+PERMUTATIONS = 1_999
 NOTICED = 0.05  # a share of copies this large must show, or there was too little data to say that none are
 USUAL = 5_000  # training images, at most, that show how near real ones lie to each other
 SHOWN = 12

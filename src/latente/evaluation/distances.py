@@ -102,24 +102,26 @@ def share_interval(share: float, n: int) -> tuple[float, float]:
     return max(0.0, (middle - half) / (1 + Z**2 / n)), min(1.0, (middle + half) / (1 + Z**2 / n))
 
 
-def spectrum(images: np.ndarray) -> np.ndarray:
-    """Mean power of each frequency, from one period a picture to one every two pixels, in dB: uint8 (N,C,H,W) -> (R,).
-
-    Blur lacks power at the high end, checkerboards and noise have too much (Durall et al. 2020, arXiv:2003.01826).
-    """
+def powers(images: np.ndarray) -> np.ndarray:
+    """Power of each picture at each frequency, from one period a picture to one every two pixels: uint8 (N,C,H,W) -> (N,R)."""
     height, width = images.shape[2:]
     rows, columns = np.fft.fftfreq(height)[:, None] * height, np.fft.rfftfreq(width)[None] * width
     side = min(height, width)
-    ring = np.hypot(rows * side / height, columns * side / width).round().astype(int)
-    total = np.zeros((height, width // 2 + 1))
+    ring = np.hypot(rows * side / height, columns * side / width).round().astype(int).ravel()
+    rings = (ring[:, None] == np.arange(1, side // 2 + 1)).astype(np.float32)
+    parts = []
     for start in range(0, len(images), _ROWS):
         grey = images[start : start + _ROWS].astype(np.float32).mean(1)
-        total += (np.abs(np.fft.rfft2(grey)) ** 2).sum(0)
-    power = np.bincount(ring.ravel(), total.ravel())[1 : side // 2 + 1]
-    counts = np.bincount(ring.ravel())[1 : side // 2 + 1]
-    return 10 * np.log10(power / counts / len(images) / (height * width) + 1e-3)
+        parts.append((np.abs(np.fft.rfft2(grey)) ** 2).reshape(len(grey), -1).astype(np.float32) @ rings)
+    return np.concatenate(parts) / rings.sum(0) / (height * width)
+
+
+def spectrum(power: np.ndarray) -> np.ndarray:
+    """Mean of powers (N,R), in dB, (R,). Blur lacks power at the high end, checkerboards and noise have too much (Durall et al. 2020,
+    arXiv:2003.01826)."""
+    return 10 * np.log10(power.mean(0, dtype=np.float64) + 1e-3)
 
 
 def spectrum_distance(real: np.ndarray, fake: np.ndarray) -> float:
-    """Mean difference of two spectra, in dB."""
+    """Mean difference of the spectra of two sets of powers (N,R), in dB."""
     return float(np.abs(spectrum(real) - spectrum(fake)).mean())

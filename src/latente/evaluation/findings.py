@@ -77,12 +77,12 @@ class Evaluation:
     @property
     def findings(self) -> list[Finding]:
         """One answer a question, in the order of `Question`: that of its worst score, in the words of all that are as bad."""
-        order: tuple[Answer, ...] = get_args(Answer)
+        order: list[Answer] = list(get_args(Answer))
         found = []
         for question in get_args(Question):
             said = [score for score in self.scores if score.question == question and score.answer]
             if said:
-                worst: Answer = max((score.answer for score in said if score.answer), key=order.index)
+                worst = order[max(order.index(score.answer) for score in said if score.answer)]
                 words = "; ".join(score.verdict for score in said if score.answer == worst)
                 found.append(Finding(question, worst, words))
         return found

@@ -96,7 +96,9 @@ def evaluated(samples: np.ndarray, labels: np.ndarray | None, held: Held, seed: 
         seen = features(held)
         made |= {"features": seen.digest, "features_supervised": seen.supervised}
         scores += _distances(seen, real, other, samples[:n], seed)
-        charts.append(_spectra(real, other, samples[:n]))
+        score, chart = _spectra(real, other, samples[:n], seed)
+        scores.append(score)
+        charts.append(chart)
         if seen.supervised and labels is not None and held.labels is not None:
             kinds = held.labels[test.at], held.labels[fresh.at]
             score, chart = _by_class(seen, (real, other, samples[:n]), (*kinds, labels[:n]), held.classes)
@@ -162,9 +164,7 @@ def _distances(seen: Features, real: np.ndarray, other: np.ndarray, samples: np.
     ci = distances.share_interval(recall, len(a))
     score = Score("recall", recall, ci, "higher", "share of real images that samples reach", {kind: whole})
     scores.append(_varied(score, whole))
-    value, usual = distances.spectrum_distance(real, samples), distances.spectrum_distance(real, other)
-    ci = distances.around(distances.spectrum_distance, real, samples, seed) if real[0].size <= 4096 else None
-    return [*scores, Score("spectrum_distance", value, ci, "lower", "dB, mean over frequencies", {kind: usual})]
+    return scores
 
 
 def _varied(score: Score, usual: float) -> Score:
@@ -179,12 +179,16 @@ def _varied(score: Score, usual: float) -> Score:
     return replace(score, verdict=words, question="varied", answer=answer)
 
 
-def _spectra(real: np.ndarray, other: np.ndarray, samples: np.ndarray) -> Chart:
-    sets = {"samples": samples, "real, held out": real, "other real images": other}
-    lines = {name: distances.spectrum(images) for name, images in sets.items()}
-    periods = {name: (np.arange(1, len(power) + 1), power) for name, power in lines.items()}
+def _spectra(real: np.ndarray, other: np.ndarray, samples: np.ndarray, seed: int) -> tuple[Score, Chart]:
+    power = {name: distances.powers(part) for name, part in (("samples", samples), ("real", real), ("other", other))}
+    value, usual = (distances.spectrum_distance(power["real"], power[name]) for name in ("samples", "other"))
+    ci = distances.around(distances.spectrum_distance, power["real"], power["samples"], seed)
+    score = Score("spectrum_distance", value, ci, "lower", "dB, mean over frequencies", {"real against real": usual})
+    titles = {"samples": "samples", "real": "real, held out", "other": "other real images"}
+    lines = {titles[name]: distances.spectrum(part) for name, part in power.items()}
     note = "Blurred samples lack power on the right; noise and checkerboards have too much of it."
-    return Chart("Power spectrum", note, "periods in a picture", "power, dB", periods)
+    periods = {name: (np.arange(1, len(line) + 1), line) for name, line in lines.items()}
+    return score, Chart("Power spectrum", note, "periods in a picture", "power, dB", periods)
 
 
 def _by_class(

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+BASE = 16  # channels of the first layer: with 32 the judge sees hardly more, and takes three times as long
 BATCH = 128
 EPOCHS = (1, 30)  # no fewer and no more passes over the images than these
 
@@ -25,12 +26,12 @@ def tensor(images: np.ndarray) -> Tensor:
 def network(channels: int, side: int, outputs: int) -> nn.Sequential:
     """(N,C,H,W) -> (N,K): every other layer halves the picture, whose smaller side is `side`, until that is at most 8 pixels."""
     layers: list[nn.Module] = []
-    width, wide = channels, 32
+    width, wide = channels, BASE
     while not layers or side > 8:
         stride = 2 if side >= 8 else 1
         layers += [nn.Conv2d(width, wide, 3, stride, 1, bias=False), nn.BatchNorm2d(wide), nn.ReLU()]
         layers += [nn.Conv2d(wide, 2 * wide, 3, 1, 1, bias=False), nn.BatchNorm2d(2 * wide), nn.ReLU()]
-        side, width, wide = side // stride, 2 * wide, min(64, 2 * wide)
+        side, width, wide = side // stride, 2 * wide, min(2 * BASE, 2 * wide)
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * width, outputs))
 
 

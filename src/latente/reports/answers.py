@@ -53,43 +53,34 @@ NEXT: dict[tuple[Question, Answer], str] = {
     ("useful", "unsure"): "Use samples beside real data, not instead of it; or train longer.",
 }
 """what to do; what is not here is `LONGER`"""
-OPENING = {"bad": "Not good enough yet", "unsure": "Not sure yet", "good": "Good on all that was measured"}
+OPENING = {"bad": "Not good enough yet", "unsure": "Not sure yet"}
 
 
 def verdict(run: Run, evaluation: Evaluation) -> dict[str, Any]:
     """The answer in one sentence, what to do next, and the command for it."""
     found = {finding.question: finding.answer for finding in evaluation.findings}
     if not found:
-        return {
-            "sentence": "Too little was measured for a verdict.",
-            "next": "Evaluate on more real data.",
-            "command": None,
-        }
+        return _said("Too little was measured for a verdict.", "Evaluate on more real data.")
     worst = next(answer for answer in reversed(get_args(Answer)) if answer in found.values())
-    pressing = next(question for question in PRESSING if found.get(question) == worst)
     if worst == "good":
-        return {
-            "sentence": f"{OPENING[worst]}.",
-            "next": "Make as many samples as you need.",
-            "command": _command(run, longer=False),
-        }
-    said = [getattr(phrases, worst) for question, phrases in ASKED.items() if found.get(question) == worst]
-    subject = "the samples " if said[0].startswith("the samples ") else ""
-    told = listed([said[0], *(part.removeprefix(subject) for part in said[1:])])
+        return _said("Good on all that was measured.", "Make as many samples as you need.", _command(run, longer=False))
+    pressing: Question = next(question for question in PRESSING if found.get(question) == worst)
+    parts = [getattr(phrases, worst) for question, phrases in ASKED.items() if found.get(question) == worst]
+    subject = "the samples " if parts[0].startswith("the samples ") else ""
+    told = listed([parts[0], *(part.removeprefix(subject) for part in parts[1:])])
     opening = "Not to be handed out" if found.get("copied") == "bad" else OPENING[worst]
-    return {
-        "sentence": f"{opening}: {told}.",
-        "next": NEXT.get((pressing, worst), LONGER),
-        "command": None if pressing == "copied" else _command(run, longer=True),
-    }
+    line = None if pressing == "copied" else _command(run, longer=True)
+    return _said(f"{opening}: {told}.", NEXT.get((pressing, worst), LONGER), line)
+
+
+def _said(sentence: str, step: str, line: str | None = None) -> dict[str, Any]:
+    return {"sentence": sentence, "next": step, "command": line}
 
 
 def _command(run: Run, longer: bool) -> str:
     """A line for a shell that trains the run longer, or samples from it."""
-    n, out = ("1000", "samples") if run.spec.kind == "image" else ("100", "samples.txt")
-    words = (
-        ["resume", str(run.path), "--budget", "+10m"] if longer else ["sample", str(run.path), "--n", n, "--out", out]
-    )
+    out = ("1000", "--out", "samples") if run.spec.kind == "image" else ("100", "--out", "samples.txt")
+    words = ("resume", str(run.path), "--budget", "+10m") if longer else ("sample", str(run.path), "--n", *out)
     own = ["--model-file", f"{run.record['model']}.py"] if run.record["model_sha256"] else []
     return shlex.join(["latente", *words, *own])
 

@@ -56,7 +56,7 @@ def _event(line: Record) -> str:
         why = line.get("why", "the losses were no longer numbers")
         return f"{why}: back to step {line['to']:,}, at {line['lr_scale']:g} times the learning rate"
     if line["event"] == "ending":
-        left = f"{line['to'] - line['step']:,} steps to wind up" if line["to"] > line["step"] else "it ends here"
+        left = f"it winds up, to step {line['to']:,}" if line["to"] > line["step"] else "it ends here"
         return f"{line['why']}: {left}"
     rest = ", ".join(f"{name} {told(value)}" for name, value in line.items() if name not in ("step", "event"))
     return f"{line['event']}{': ' * bool(rest)}{rest}"

@@ -15,7 +15,7 @@ READING: dict[str, tuple[str, str]] = {
     "exact_copies": ("Exact copies", "How many samples are a training image, pixel for pixel."),
     "bits_per_dim": ("Bits for new images", "How much one must tell the model for it to know an image it never saw; less is foresight."),
     "nats_per_char": ("Surprise at new text", "How much each character of text it never saw surprises the model (1 nat is 1.44 bits)."),
-    "bits_per_byte": ("The same, in bits", "How much each byte of text it never saw surprises the model."),
+    "bits_per_byte": ("Surprise, byte by byte", "How much each byte of text it never saw surprises the model."),
     "perplexity": ("Choices in doubt", "Between how many next pieces of text, on average, the model hesitates."),
     "ngram_divergence": ("Spelling and wording", "How differently samples and real text use short strings of characters; 0 is alike."),
     "length_divergence": ("Lengths", "How differently long lines or words are in samples and in real text; 0 is alike."),
@@ -23,6 +23,7 @@ READING: dict[str, tuple[str, str]] = {
     "word_validity": ("Known words", "How many words of the samples occur in the training text."),
     "sample_perplexity": ("How ordinary it reads", "How much samples surprise plain counting: above real text is garbled, below dull."),
     "longest_copied_span": ("Longest copy", "The longest passage of any sample that is in the training text too."),
+    "copied_passages": ("Samples with copies", "How many samples repeat a long stretch of the training text."),
     "mean_copied_span": ("Usual copy", "How long a sample's longest passage is that is in the training text too."),
     "copied_spans": ("Copied stretches", "How much of the samples is in the training text too."),
 }  # fmt: skip

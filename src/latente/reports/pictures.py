@@ -17,13 +17,13 @@ from latente.evaluation.findings import Gallery
 
 BYTES = 1_200_000  # of PNG in one page, a third less than they take in it
 CHARACTERS = 200_000  # of sampled text in one page
-ROWS, COLUMNS, PICTURES, TEXTS, TEXT = 12, 12, 64, 6, 1500  # at most: of a gallery, of a sheet, of a row, of a text
+COLUMNS, PICTURES, TEXTS, TEXT = 12, 64, 6, 1500  # at most: of a grid, of a sheet, of a row, characters of a text
 CELL, PAIR = 56, 72  # pixels of the page a picture is enlarged to, about: on a sheet, in a grid
 
 
 def shown(galleries: Sequence[Gallery]) -> list[dict[str, Any]]:
     """What the template shows of galleries."""
-    kept = [(gallery, [row for row in gallery.rows if len(row[1])][:ROWS]) for gallery in galleries]
+    kept = [(gallery, [row for row in gallery.rows if len(row[1])]) for gallery in galleries]
     counts = [len(rows) * (_columns(rows) if gallery.paired else 1) for gallery, rows in kept]
     texts = [min(len(items), TEXTS) for _, rows in kept for _, items in rows]
     room, length = BYTES // max(1, sum(counts)), min(TEXT, CHARACTERS // max(1, sum(texts)))
@@ -31,7 +31,6 @@ def shown(galleries: Sequence[Gallery]) -> list[dict[str, Any]]:
         {
             "title": gallery.title,
             "note": gallery.note,
-            "more": len(gallery.rows) - ROWS,
             **(_paired if gallery.paired else _beside)(gallery, rows, room, length),
         }
         for gallery, rows in kept

@@ -83,11 +83,12 @@ class Trainer:
 
     @property
     def why(self) -> str:
-        """Why training ended."""
-        if self.ending or not self.looks:
-            return self.ending or "all steps done"
+        """Why training ended, and, where samples were looked at, which step is kept."""
+        said = self.ending or "all steps done"
+        if not self.looks:
+            return said
         found = stopping.best(self.looks)
-        return f"all steps done; best at step {found.step:,} ({found})"
+        return f"{said}; step {found.step:,} is kept ({found})"
 
     @property
     def sharded(self) -> bool:
@@ -393,7 +394,7 @@ class Trainer:
             why = f"real and fake can no longer be told apart ({seen}; surely below {seen.bound:.3f})"
             self._end(why, self.step, events)
         elif stopping.collapsed(self.looks) and (last or self.lr_scale < 1):
-            self._end(f"samples collapsed ({seen}); step {found.step:,} is kept ({found})", self.step, events)
+            self._end(f"samples collapsed ({seen})", self.step, events)
         elif not last and self.ending is None and stopping.no_better(self.looks):
             why = f"{stopping.PATIENCE} looks brought nothing better than step {found.step:,} ({found})"
             self._end(why, min(self.plan.steps, self.step + max(1, round(COOLING * self.step))), events)
