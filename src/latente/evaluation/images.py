@@ -251,7 +251,7 @@ def _useful(samples: np.ndarray, labels: np.ndarray, held: Held, test: Images, s
     if answer != "good":
         words += ": add real images to it, or train longer"
     return Score(
-        "trained_on_samples_accuracy", value, distances.share_interval(value, len(pictures)), "higher",
+        "tstr_accuracy", value, distances.share_interval(value, len(pictures)), "higher",
         "share of test images", {"trained on real images": usual}, words, "useful", answer,
     )  # fmt: skip
 

@@ -88,6 +88,7 @@ def _command(run: Run, longer: bool) -> str:
 def cards(run: Run, evaluation: Evaluation) -> list[dict[str, Any]]:
     """One a question: its answer and what it rests on, or why there is none."""
     found = {finding.question: finding.answer for finding in evaluation.findings}
+    reasons = {finding.question: finding.words for finding in evaluation.findings if finding.answer != "good"}
     made = []
     for question, phrases in ASKED.items():
         scores = [score for score in evaluation.scores if score.question == question]
@@ -97,6 +98,7 @@ def cards(run: Run, evaluation: Evaluation) -> list[dict[str, Any]]:
             "answer": answer or "none",
             "word": answer or "not measured",
             "rests": [],
+            "reason": reasons.get(question),
         }
         if answer:
             card |= {"phrase": getattr(phrases, answer), "rests": [title(s.name) for s in scores if s.answer == answer]}

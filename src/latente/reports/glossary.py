@@ -9,7 +9,7 @@ READING: dict[str, tuple[str, str]] = {
     "recall": ("Real images reached", "How many real images have samples like them."),
     "spectrum_distance": ("Sharpness and texture", "How far the detail is from that of real images; blur and noise raise it."),
     "label_agreement": ("Samples like their class", "How often a classifier of real images takes a sample for what its label says."),
-    "trained_on_samples_accuracy": ("Learning from samples", "How often a classifier that saw samples only names real images rightly."),
+    "tstr_accuracy": ("Learning from samples", "How often a classifier that saw samples only names real images rightly."),
     "nearer_to_training": ("Nearer to training data", "How often a sample is more like a training image than a new one; half is chance."),
     "near_copies": ("Near copies", "How many samples are suspiciously like one training image."),
     "exact_copies": ("Exact copies", "How many samples are a training image, pixel for pixel."),
