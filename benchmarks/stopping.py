@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 import latente
-from latente import checkpoint, looks
+from latente import checkpoint, looks, optim
 from latente.evaluation import distances, images
 from latente.rng import keyed
 from latente.run import CHUNK, held
@@ -24,15 +24,15 @@ from latente.training import stopping
 
 def watched(found: list[tuple[int, float]]) -> None:
     """From now on every look also measures the distance to the test split."""
-    judge = looks.ImageLooks.__call__
+    judge = looks.Looks.__call__
 
-    def call(self: looks.ImageLooks, model: torch.nn.Module, step: int, number: int) -> stopping.Look:
+    def call(self: looks.Looks, model: torch.nn.Module, step: int, number: int) -> stopping.Look:
         if step:
             found.append((step, distance(model, self.data)))
             print(f"  step {step:,}: {found[-1][1]:.3f}", flush=True)
         return judge(self, model, step, number)
 
-    looks.ImageLooks.__call__ = call
+    looks.Looks.__call__ = call
 
 
 def distance(model: torch.nn.Module, data: object, seed: int = 1) -> float:
@@ -48,22 +48,36 @@ def distance(model: torch.nn.Module, data: object, seed: int = 1) -> float:
     return distances.frechet(seen(real), seen(np.concatenate(parts)[: len(real)]))
 
 
+def collapsing(start: int, stop: int) -> None:
+    """From now on the rate is forty times what it should be between two steps, the first time they come."""
+    multiplier, last = optim.multiplier, [0]
+
+    def spiked(step: int, *given: int) -> float:
+        again = step < last[0]
+        last[0] = max(last[0], step)
+        return multiplier(step, *given) * (40 if start <= step < stop and not again else 1)
+
+    optim.multiplier = spiked
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--source", default="digits")
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--size", default="tiny")
-    parser.add_argument("--collapse", action="store_true", help="train without a gradient penalty and too fast")
+    parser.add_argument(
+        "--collapse", action="store_true", help="make it collapse once: forty times the rate for a while"
+    )
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     flags = {"source": given.source, "steps": given.steps, "size": given.size, "stop": "judge", "quiet": True}
     if given.collapse:
-        flags |= {"penalty": 0.0, "learning_rate": 0.01}
+        collapsing(given.steps // 3, given.steps // 3 + given.steps // 6)
     found: list[tuple[int, float]] = []
     watched(found)
     rules = stopping.told_apart_no_more, stopping.no_better, stopping.collapsed
-    for kind in ("full", "stopped"):
+    for kind in ("stopped",) if given.collapse else ("full", "stopped"):
         for name, rule in zip(("told_apart_no_more", "no_better", "collapsed"), rules):
             setattr(stopping, name, rule if kind == "stopped" else lambda seen: False)
         found.clear()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import latente
-from latente import checkpoint
+from latente import checkpoint, looks
 from latente.training import stopping
 from latente.training.stopping import Look
 
@@ -58,10 +58,8 @@ def test_a_collapse_is_two_looks_far_off_and_one_is_not():
 @pytest.fixture
 def judged_run(tmp_path, monkeypatch):
     """Trains a tiny GAN of which a made-up judge says what it is told to, by the number of the look."""
-    from latente import looks
 
     def run(says, steps=60, **flags):
-        monkeypatch.setattr(looks.ImageLooks, "__init__", lambda self, *given: None)
         monkeypatch.setattr(looks.ImageLooks, "__call__", lambda self, model, step, number: says(step, number))
         out = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
         return latente.train(
@@ -137,7 +135,15 @@ def test_rules_that_cannot_be_followed_are_refused_before_the_work(tmp_path, mod
     assert not (tmp_path / "run").exists()
 
 
-def test_looking_changes_nothing_that_trains_and_a_resumed_run_sees_the_same(tmp_path):
+def test_a_writer_can_be_judged_too(tmp_path):
+    run = latente.train(
+        "gpt", "pydoc", out=tmp_path / "run", stop="judge", steps=6, context=32, size="tiny", threads=1, quiet=True
+    )
+    found = [record for record in checkpoint.read_metrics(run.path) if "validation/judge_auc" in record]
+    assert found and found[-1]["validation/judge_auc"] > 0.9 and 0.3 < found[-1]["validation/distance"] <= 1
+
+
+def test_looking_changes_nothing_that_trains_and_a_resumed_run_sees_the_same(tmp_path, monkeypatch):
     flags = {"steps": 12, "size": "tiny", "threads": 1, "quiet": True}
     plain = latente.train("gan", "digits", out=tmp_path / "plain", stop="never", **flags)
     watched = latente.train("gan", "digits", out=tmp_path / "watched", stop="judge", **flags)
@@ -154,6 +160,25 @@ def test_looking_changes_nothing_that_trains_and_a_resumed_run_sees_the_same(tmp
     assert all(torch.equal(value, last["watched"][name]) for name, value in last["plain"].items())
     record = json.loads((watched.path / "run.json").read_text())
     assert record["looks"] == "features" and record["plan"]["stop"] == "judge"
+
+    glance = looks.Looks.__call__
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="a power cut"):
+        patch.setattr(looks.Looks, "__call__", cut_at(5, glance))
+        latente.train("gan", "digits", out=tmp_path / "cut", stop="judge", **flags)
+    again = latente.resume(tmp_path / "cut", quiet=True)
+    states = [checkpoint.read_state(run.path) for run in (watched, again)]
+    assert len(states[0]["looks"]) == len(found) and states[0]["looks"] == states[1]["looks"]
+    other = checkpoint.read_tensors(again.path, "last", "model")
+    assert all(torch.equal(value, last["watched"][name]) for name, value in other.items())
+
+
+def cut_at(number, glance):
+    def call(self, model, step, count):
+        if count == number:
+            raise RuntimeError("a power cut")
+        return glance(self, model, step, count)
+
+    return call
 
 
 def test_short_budgets_and_little_data_are_said_to_go_without_a_judge(tmp_path, capfd):

@@ -8,6 +8,7 @@ A look draws from its own generators and leaves torch's as it was, so it changes
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,12 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from latente.evaluation import features, images, judge
+from latente.evaluation import features, images, judge, passages
 from latente.registry import Family
 from latente.rng import key, keyed
-from latente.run import CHUNK, held
+from latente.run import CHUNK, TEXTS, held
 from latente.training import stopping
 
+GLANCED, LETTERS = 400, 128  # passages of validation text, and characters of each, that are looked at
 FEWEST_LOOKS = 4  # with fewer, patience has nothing to go by
 
 
@@ -43,38 +45,68 @@ def rule(stop: str, family: Family, timed: bool, shard: bool) -> str:
     return stop
 
 
-class ImageLooks:
-    """Looks at samples of pictures. Called with a model, the step and the how-manieth look it is."""
+class Looks(ABC):
+    """Called with a model, the step and the how-manieth look it is."""
 
-    def __init__(self, data: Any, seed: int, distance: str) -> None:
-        """`distance`: between "features" learned on the training images, or "thumbnails"."""
-        self.seed, self.data = seed, data
-        known = held(data)
-        self.real = known.fresh[: images.GLANCED]
-        self._seen: Callable[[np.ndarray], np.ndarray] = images.thumbnails
-        if distance == "features":
-            self._seen = images.features(known)
+    def __init__(self, data: Any, seed: int) -> None:
+        self.data, self.seed = data, seed
 
     def __call__(self, model: Any, step: int, number: int) -> stopping.Look:
-        parts = []
         with torch.no_grad():
-            for start in range(0, len(self.real), CHUNK):
-                drawn = model.eval().sample(CHUNK, generator=keyed(self.seed, "look", step, start))["x"]
-                parts.append(drawn[: len(self.real) - start].cpu().numpy())
-        found, distance = images.glance(
-            np.concatenate(parts), self.real, self._seen, key(self.seed, "look", step) % 2**31
-        )
-        level = 1 - 2 * stopping.alpha(number)
-        bound = judge.interval(found.auc, found.items, found.items, level)[1]
+            found, distance = self.glance(model.eval(), step)
+        bound = judge.interval(found.auc, found.items, found.items, 1 - 2 * stopping.alpha(number))[1]
         enough = found.detectable <= 0.5 + stopping.MARGIN
         return stopping.Look(step, found.auc, *found.ci, bound, enough, distance)
+
+    @abstractmethod
+    def glance(self, model: Any, step: int) -> tuple[judge.Judgement, float]:
+        """What the judge makes of samples of the model, and how far they are from validation data."""
+
+
+class ImageLooks(Looks):
+    """Looks at pictures; their distance is between features learned on the training images, or between "thumbnails"."""
+
+    def __init__(self, data: Any, seed: int, distance: str) -> None:
+        super().__init__(data, seed)
+        known = held(data)
+        self.real = known.fresh[: images.GLANCED]
+        self._seen = images.thumbnails if distance == "thumbnails" else images.features(known)
+
+    def glance(self, model: Any, step: int) -> tuple[judge.Judgement, float]:
+        parts = []
+        for start in range(0, len(self.real), CHUNK):
+            drawn = model.sample(CHUNK, generator=keyed(self.seed, "look", step, start))["x"]
+            parts.append(drawn[: len(self.real) - start].cpu().numpy())
+        return images.glance(np.concatenate(parts), self.real, self._seen, key(self.seed, "look", step))
+
+
+class TextLooks(Looks):
+    """Looks at passages, by n-grams alone; their distance is the divergence of three characters in a row."""
+
+    def __init__(self, data: Any, seed: int, distance: str) -> None:
+        super().__init__(data, seed)
+        text = data.text("validation", GLANCED * LETTERS)
+        self.real = passages.cut([text], min(LETTERS, max(16, len(text) // 200)))[:GLANCED]
+
+    def glance(self, model: Any, step: int) -> tuple[judge.Judgement, float]:
+        letters, texts = len(self.real[0]), list[str]()
+        while sum(map(len, texts)) < letters * len(self.real):
+            drawn = model.sample(TEXTS, generator=keyed(self.seed, "look", step, len(texts)))["tokens"].cpu().numpy()
+            texts += [self.data.tokenizer.decode(row) or " " for row in drawn]
+        made = passages.cut(["".join(texts)], letters)[: len(self.real)]
+        classifiers = {"hashed n-grams": passages.hashed_ngrams}
+        found = judge.judged(self.real, made, classifiers, key(self.seed, "look", step))
+        return found, passages.divergence(*passages.grams([list(self.real), list(made)]))
+
+
+KINDS: dict[str, Callable[[Any, int, str], Looks]] = {"image": ImageLooks, "text": TextLooks}
 
 
 @dataclass(frozen=True)
 class Watch:
     """Looks that were planned: `count` of them, `seconds` in all, measuring distances by `distance`."""
 
-    look: ImageLooks | None = None
+    look: Looks | None = None
     count: int = 0
     seconds: float = 0.0
     distance: str | None = None
@@ -96,21 +128,23 @@ def planned(fabric: Any, data: Any, model: Any, seed: int, seconds: float | None
 
 
 def _measured(data: Any, model: Any, seed: int, seconds: float | None) -> Watch:
+    make = KINDS[data.spec.kind]
     if seconds is None:
-        return Watch(ImageLooks(data, seed, "features"), stopping.LOOKS, 0.0, "features")
+        return Watch(make(data, seed, "features"), stopping.LOOKS, 0.0, "features")
     allowed, began = stopping.SHARE * seconds, time.monotonic()
-    look = ImageLooks(data, seed, "thumbnails")
+    look = make(data, seed, "thumbnails")
     look(model, 0, 1)
     each = time.monotonic() - began
-    known = held(data).kept
-    learning = 0.0 if known is not None and known.exists() else each * features.SEEN / images.GLANCED_SEEN
-    distance = "features" if allowed - learning - each >= FEWEST_LOOKS * each else "thumbnails"
-    if distance == "features":
-        look = ImageLooks(data, seed, distance)
+    distance = "thumbnails"
+    if data.spec.kind == "image":
+        known = held(data).kept
+        learning = 0.0 if known is not None and known.exists() else each * features.SEEN / images.GLANCED_SEEN
+        if allowed - learning - each >= FEWEST_LOOKS * each:
+            distance, look = "features", make(data, seed, "features")
     count = min(stopping.LOOKS, int((allowed - (time.monotonic() - began)) / max(each, 1e-3)))
     return Watch(look, count, count * each, distance) if count >= FEWEST_LOOKS else NONE
 
 
-def again(fabric: Any, data: Any, seed: int, distance: str) -> ImageLooks | None:
+def again(fabric: Any, data: Any, seed: int, distance: str) -> Looks | None:
     """The looks of a run that goes on, as they were planned."""
-    return ImageLooks(data, seed, distance) if fabric.is_global_zero else None
+    return KINDS[data.spec.kind](data, seed, distance) if fabric.is_global_zero else None
