@@ -2,13 +2,13 @@
 
 import hashlib
 import json
+import multiprocessing
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -17,20 +17,20 @@ import latente
 from latente import checkpoint, registry
 from latente.checkpoint import RunError
 
-WORKER = """
-import sys, latente
-sys.path.insert(0, sys.argv[3])
-import families
-from latente import launch as _
-from pathlib import Path
-run, name = Path(sys.argv[1]), sys.argv[2]
-families.opened(name)
-print("ready", flush=True)
-if run.exists():
-    latente.resume(run, quiet=True)
-else:
-    latente.train(**families.arguments(name), out=run, steps=60, size="tiny", batch_size=16, checkpoint_every=2, threads=1, quiet=True)
-"""
+# New processes are forked from one that has imported torch and trained nothing: a start takes no seconds.
+STARTER = multiprocessing.get_context("forkserver")
+STARTER.set_forkserver_preload(["latente.launch", "families", "sklearn.datasets"])
+
+
+def work(run, name, ready):
+    families.opened(name)
+    ready.send(True)
+    if run.exists():
+        latente.resume(run, quiet=True)
+    else:
+        latente.train(
+            **families.arguments(name), out=run, steps=24, size="tiny", batch_size=16, checkpoint_every=2, threads=1, quiet=True,
+        )  # fmt: skip
 
 
 def digest(run):
@@ -39,25 +39,24 @@ def digest(run):
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
-def killed_after(seconds, *words):
+def killed_after(seconds, run, name):
     """Starts a worker, sends SIGKILL `seconds` after it is ready; True when it had ended by itself."""
-    worker = subprocess.Popen(
-        [sys.executable, "-c", WORKER, *map(str, words), str(Path(__file__).parent)], stdout=subprocess.PIPE
-    )
-    assert worker.stdout is not None
-    worker.stdout.readline()
-    try:
-        return worker.wait(timeout=seconds) == 0
-    except subprocess.TimeoutExpired:
-        worker.send_signal(signal.SIGKILL)
-        worker.wait()
-        return False
+    ready, theirs = STARTER.Pipe(duplex=False)
+    worker = STARTER.Process(target=work, args=(run, name, theirs))
+    worker.start()
+    assert ready.recv()
+    worker.join(seconds)
+    ended = worker.exitcode is not None
+    worker.kill()
+    worker.join()
+    assert not ended or worker.exitcode == 0
+    return ended
 
 
 @pytest.mark.parametrize("name", registry.names())
 def test_killed_at_random_instants(name, tmp_path):
     latente.train(
-        **families.arguments(name), out=tmp_path / "whole", steps=60, size="tiny", batch_size=16, checkpoint_every=2, threads=1, quiet=True,
+        **families.arguments(name), out=tmp_path / "whole", steps=24, size="tiny", batch_size=16, checkpoint_every=2, threads=1, quiet=True,
     )  # fmt: skip
     chance, run, kills = random.Random(name), tmp_path / "killed", 0
     while not killed_after((0.3 + 0.2 * kills) * (0.5 + chance.random()), run, name):
