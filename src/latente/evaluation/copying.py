@@ -26,7 +26,7 @@ LIMITS = (0.0, 0.01)  # the share of real images that is let lie as near as a ne
 NUMBERS = 1024
 PERMUTATIONS = 1_999
 NOTICED = 0.05  # a share of copies this large must show, or there was too little data to say that none are
-USUAL = 5_000  # training images, at most, that show how near real ones lie to each other
+USUAL = 4_000  # training images, at most, that show how near real ones lie to each other
 SHOWN = 12
 _ROWS, _POOL = 1_000, 10_000
 
@@ -96,15 +96,16 @@ def copied(samples: np.ndarray, train: Images, test: Images, seed: int = 0) -> t
     exact, among_real = _exact(samples, train)
     scores = [_nearer(made, train, test, random), _near(ratios, usual), _equal(exact, among_real, len(train))]
     order = np.lexsort((ratios, ~exact))[:SHOWN]
-    captions = [
-        "equal" if exact[i] else f"{to_train[i]:.0f} from training, {to_test[i]:.0f} from held out" for i in order
-    ]
+    captions = ["equal" if exact[i] else f"{to_train[i]:.0f} / {to_test[i]:.0f}" for i in order]
     rows = [
         ("sample", samples[order]),
         ("nearest training image", train[which[order]]),
         ("nearest held-out image", test[held[order]]),
     ]
-    note = "The samples that lie much nearer to a training image than to any held out; distances are root mean squares, 0 to 255."
+    note = (
+        "The samples that lie much nearer to a training image than to any held out. Under each: its distance from the one / from the "
+        "other, 0 to 255 (root mean square)."
+    )
     return scores, Gallery("Most like a copy", note, rows, paired=True, captions=captions)
 
 

@@ -32,9 +32,9 @@ from latente.evaluation.scores import Answer, Score
 from latente.rng import key
 
 MOST = 10_000  # images of a kind that are measured
-COPIES = 5_000  # of these, looked up among all training images
-JUDGED = 60_000  # images the judge is shown in all, repeats included: what some seconds allow
-USED = 30_000  # images a classifier is shown in all to find out what samples are worth
+COPIES = 4_000  # of these, looked up among all training images
+JUDGED = 40_000  # images the judge is shown in all, repeats included: what some seconds allow
+USED = 20_000  # images a classifier is shown in all to find out what samples are worth
 LEARNED = 256 << 20  # bytes of training images, at most, that features are learned on
 SHOWN = 48
 
