@@ -12,7 +12,7 @@ from latente.checkpoint import RunError
 from latente.data.named import EMBEDDED
 
 SECONDS = "25s"
-SETTINGS: dict[str, dict[str, Any]] = {"gan": {"budget": "45s"}, "gpt": {"budget": "35s", "ngrams": 5, "context": 128}}
+SETTINGS: dict[str, dict[str, Any]] = {"gan": {"budget": "45s"}, "gpt": {"budget": "50s", "ngrams": 5, "context": 128}}
 
 
 def run(out: Path) -> None:
