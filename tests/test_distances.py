@@ -200,3 +200,15 @@ def test_a_run_is_evaluated_from_every_side(tmp_path):
     again = run.evaluate()
     assert [score.to_json() for score in again] == [score.to_json() for score in found]
     assert len(found.galleries) == 2 and len(found.charts) == 2 and found.made["features_supervised"]
+
+
+def test_a_run_of_data_in_memory_is_evaluated_when_it_is_given_again(tmp_path):
+    images = FRESH(0).integers(0, 256, (60, 1, 8, 8), np.uint8)
+    run = latente.train("gan", images, out=tmp_path / "run", steps=4, size="tiny", threads=1, quiet=True)
+    with pytest.raises(ValueError, match="give the same"):
+        run.evaluate()
+    with pytest.raises(ValueError, match="the data has changed"):
+        run.evaluate(source=images[:50])
+    found = run.evaluate(source=images)
+    assert found.notes and "too few" in found.notes[0] and found["near_copies"].answer == "unsure"
+    assert latente.report(run, source=images).read_text().count("not measured") >= 2

@@ -58,12 +58,26 @@ def test_losses_of_twenty_steps_are_equal(both, name):
     assert compared >= 20
 
 
-def test_the_command_runs_under_torchrun(tmp_path):
-    words = ["train", "vae", "digits", "--steps", "4", "--size", "tiny", "--out", str(tmp_path / "run")]
+def test_the_command_runs_under_torchrun_and_one_process_judges_for_both(tmp_path):
+    words = [
+        "train",
+        "gan",
+        "digits",
+        "--steps",
+        "6",
+        "--size",
+        "tiny",
+        "--stop",
+        "judge",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     done = started(2, "-m", "latente", *words)
-    assert done.stderr.count("4 steps of") == 1  # one process speaks
+    assert done.stderr.count("6 steps of") == 1  # one process speaks
     record = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert record["status"] == "finished" and record["plan"]["processes"] == 2
+    assert record["status"] == "finished" and record["plan"]["processes"] == 2 and "is kept" in record["stopped"]
+    looks = [made["step"] for made in read_metrics(tmp_path / "run") if "validation/judge_auc" in made]
+    assert looks == sorted(set(looks)) and looks[-1] == 6
 
 
 def test_a_sharded_run_leaves_the_files_of_one_process(tmp_path):

@@ -43,7 +43,9 @@ def test_patience_counts_looks_that_brought_nothing_better():
     falling = [look(i, 0.9 - 0.1 * i) for i in range(4)]
     assert not stopping.no_better(falling)
     assert not stopping.no_better([*falling, look(5, 0.6), look(6, 0.6)])
-    assert stopping.no_better([*falling, look(5, 0.6), look(6, 0.6), look(7, 0.6)])
+    longer = [*falling, look(5, 0.6), look(6, 0.6), look(7, 0.6)]
+    assert stopping.no_better(longer)
+    assert not stopping.no_better(longer, since=5) and stopping.no_better(longer, since=4)  # of a run made longer
 
 
 def test_a_collapse_is_two_looks_far_off_and_one_is_not():

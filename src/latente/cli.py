@@ -393,18 +393,19 @@ def _verify(words: list[str], started: float) -> int:
 
 def _evaluate(words: list[str], started: float) -> int:
     given = parsed(flags(_Evaluate), words, "latente evaluate")
+    from rich.console import Console
+
     from latente import reports, run
     from latente.evaluation import scores as of
 
     opened = run.load(given.run, model_file=given.model_file)
-    evaluation = opened.evaluate(seed=given.seed)
+    with Console(stderr=True).status("samples are made and put beside held-out data"):
+        evaluation = opened.evaluate(seed=given.seed)
     failed = [condition for condition in given.fail_if or () if of.check(evaluation.scores, condition)]
     page = reports.write(opened, evaluation, opened.reopened().describe())
     if given.json:
         print((page.parent / "metrics.json").read_text(encoding="utf-8"), end="")
     else:
-        from rich.console import Console
-
         Console().print(of.table(evaluation.scores))
         for finding in evaluation.findings:
             print(f"{finding.question:<10} {finding.answer:<7} {finding.words}")

@@ -22,7 +22,7 @@ def run(out: Path) -> None:
     from latente.data.images import contact_sheet
     from latente.data.sources import open_source
     from latente.launch import train
-    from latente.reports import report
+    from latente.reports import write
     from latente.run import load
 
     began = time.monotonic()
@@ -43,7 +43,15 @@ def run(out: Path) -> None:
         rows.append((f"{name}: samples", trained.sample(24)["x"]))
     contact_sheet(rows, out / "page.png", columns=24)
     print("\nHow good is the gan, and did it copy? Its samples are judged beside digits it never saw.")
-    page = report(load(out / "gan"))
+    judged = load(out / "gan")
+    found = judged.evaluate()
+    page = write(judged, found, data.describe())
+    for finding in found.findings:
+        print(
+            textwrap.fill(
+                f"{finding.question + '?':<11}{finding.answer}: {finding.words}", 100, subsequent_indent=" " * 11
+            )
+        )
     for name, passage in passages:
         print(f"\n{name} goes on from 'The ', after Python's language reference:\n")
         print(textwrap.indent(f"The {passage}", "    "))

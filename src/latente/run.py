@@ -71,17 +71,18 @@ class Run(ABC):
         """`n` new items; the same seed gives the same items."""
 
     @abstractmethod
-    def evaluate(self, *, seed: int = 0) -> Evaluation:
-        """Scores on the test split, and what to look at."""
+    def evaluate(self, *, source: Any = None, seed: int = 0) -> Evaluation:
+        """Scores on the test split, and what to look at. `source` is needed where training was on data in memory."""
 
-    def reopened(self) -> Any:
-        """The source this run was trained on. Raises ValueError when it was in memory, or has changed since."""
-        source = self.record["data"]["source"]
+    def reopened(self, source: Any = None) -> Any:
+        """The source this run was trained on. Raises ValueError when it was in memory and is not given, or has changed since."""
+        source = self.record["data"]["source"] if source is None else source
         if source is None:
-            raise ValueError(f"{self.path} was trained on data in memory")
+            raise ValueError(f"{self.path} was trained on data in memory; give the same: run.evaluate(source=...)")
         data = open_source(source, options_of(self.path, self.record))
         if data.fingerprint != self.record["data"]["fingerprint"]:
-            raise ValueError(f"{source} has changed since {self.path} was trained on it; restore it, or train anew")
+            what = source if isinstance(source, str | Path) else "the data"
+            raise ValueError(f"{what} has changed since {self.path} was trained on it; restore it, or train anew")
         return data
 
     def require(self, what: str) -> None:
@@ -136,9 +137,9 @@ class ImageRun(Run):
         with torch.no_grad():
             return [(title, x.numpy()) for title, x in self.model.explore(data.batch(data.splits["test"][:64]))]
 
-    def evaluate(self, *, seed: int = 0) -> Evaluation:
+    def evaluate(self, *, source: Any = None, seed: int = 0) -> Evaluation:
         """Samples beside the images of the test split, and what validation images score there: judge, distances, copying, use."""
-        data = self.reopened()
+        data = self.reopened(source)
         known = held(data, self._nats(data, seed))
         made = self.sample(images.wanted(known), seed=seed)
         return images.evaluated(made["x"], made.get("label"), known, seed)
@@ -278,12 +279,12 @@ class TextRun(Run):
         unknown = self.tokenizer.unknown
         return generate(self.model, rows, torch.stack(draws), sampling, () if unknown is None else (unknown,))
 
-    def evaluate(self, *, seed: int = 0) -> Evaluation:
+    def evaluate(self, *, source: Any = None, seed: int = 0) -> Evaluation:
         """Likelihood of the whole test split beside compressors and an n-gram model given the same training text; then passages the
         model writes, beside real ones."""
         from latente.evaluation import text
 
-        data: TextDataset = self.reopened()
+        data: TextDataset = self.reopened(source)
         (start, stop), (held_start, held_stop) = data.ranges["train"], data.ranges["test"]
         tokens = np.asarray(data.tokens[held_start:held_stop], np.int64)
         first = self.tokenizer.bytes_of(int(tokens[0]))  # nothing stands before it, so it is not predicted

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from latente import checkpoint
 from latente.evaluation.findings import Evaluation
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from latente.run import Run
 
 
-def report(run: Run, seed: int = 0) -> Path:
-    """Evaluates a run and writes its report; gives the path of the page."""
-    return write(run, run.evaluate(seed=seed), run.reopened().describe())
+def report(run: Run, *, source: Any = None, seed: int = 0) -> Path:
+    """Evaluates a run and writes its report; gives the path of the page. `source` as for `Run.evaluate`."""
+    return write(run, run.evaluate(source=source, seed=seed), run.reopened(source).describe())
 
 
 def write(run: Run, evaluation: Evaluation, audit: Sequence[tuple[str, str]]) -> Path:

@@ -31,9 +31,7 @@ from latente.training.stopping import Diverged, Interrupted, Signals
 Batch = dict[str, Tensor]
 Look = Callable[[nn.Module, int, int], stopping.Look]
 """Judges the samples of a model at a step, the how-manieth look it is"""
-COOLING = (
-    0.25  # of the steps done: how many more a training winds up in, its rate falling to zero, once nothing gets better
-)
+COOLING = 0.25  # of the steps done: how many more a training winds up in, its rate falling to zero
 
 
 class Source(Protocol):
@@ -63,6 +61,7 @@ class Trainer:
         self.step, self.lr_scale, self.best, self.stale = 0, 1.0, float("inf"), 0
         self.timed = 0, 0.0  # steps and seconds since the end was last compared with the deadline
         self.looks: list[stopping.Look] = []
+        self.since = 0  # how many looks there were when training was last made longer
         self.ending: str | None = None  # why training ends, once a rule has decided that it does
         model = model.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model: Any = model
@@ -262,7 +261,7 @@ class Trainer:
         if self.fabric.is_global_zero and metrics is not None:
             state = {
                 "metrics_offset": metrics.offset(), "lr_scale": self.lr_scale, "best": self.best, "stale": self.stale,
-                "looks": [asdict(look) for look in self.looks], "ending": self.ending, "plan": self.plan.to_json(),
+                "looks": [asdict(look) for look in self.looks], "since": self.since, "ending": self.ending, "plan": self.plan.to_json(),
                 "sums": {n: float(v) for n, v in self.sums.items()}, "counts": self.counts,
             }  # fmt: skip
             checkpoint.save(path, self.step, tensors, state, best)
@@ -272,7 +271,7 @@ class Trainer:
         """Takes up the last (or best) checkpoint; gives the offset at which metrics.jsonl goes on."""
         state = checkpoint.read_state(path, which)
         self.step, self.lr_scale, self.best = state["step"], state["lr_scale"], state["best"]
-        self.stale, self.ending = state.get("stale", 0), state.get("ending")
+        self.stale, self.since, self.ending = state.get("stale", 0), state.get("since", 0), state.get("ending")
         self.looks = [stopping.Look(**look) for look in state.get("looks", ())]
         self.plan = Plan.from_json(state["plan"])
         self.sums = {n: torch.tensor(v, device=self.fabric.device) for n, v in state["sums"].items()}
@@ -305,7 +304,7 @@ class Trainer:
         start = copy.deepcopy(self.model.state_dict()) if not checkpoint.index(path) else None
         offset = self.load(path) if start is None else 0
         if longer:
-            self.plan, self.ending, self.stale = longer, None, 0
+            self.plan, self.ending, self.stale, self.since = longer, None, 0, len(self.looks)
         metrics = checkpoint.Metrics(path, offset) if self.fabric.is_global_zero else None
         with Signals() as signals:
             while self.step < self.plan.steps:
@@ -353,7 +352,7 @@ class Trainer:
                     self._note(event, metrics)
                 return True
         enough = 2 * self.timed[0] >= plan.checkpoint_every  # a few steps between two looks tell little about the rate
-        if deadline is not None and enough and self.step < self.plan.steps and self.ending is None:
+        if deadline is not None and enough and self.step < self.plan.steps:
             reserve = (time.monotonic() - looked) * sum(look > self.step for look in plan.looks)
             moved = self._meet(deadline - reserve, self.timed[1] / self.timed[0])
             events += [moved] if moved else []
@@ -395,7 +394,7 @@ class Trainer:
             self._end(why, self.step, events)
         elif stopping.collapsed(self.looks) and (last or self.lr_scale < 1):
             self._end(f"samples collapsed ({seen})", self.step, events)
-        elif not last and self.ending is None and stopping.no_better(self.looks):
+        elif not last and self.ending is None and stopping.no_better(self.looks, self.since):
             why = f"{stopping.PATIENCE} looks brought nothing better than step {found.step:,} ({found})"
             self._end(why, min(self.plan.steps, self.step + max(1, round(COOLING * self.step))), events)
         return found is seen
@@ -446,7 +445,7 @@ class Trainer:
         end = self.step + left
         if end > steps:
             end = steps + int(0.9 * (end - steps))  # too early costs less than too late
-        if steps * 0.98 <= end <= steps * 1.05:
+        if steps * 0.98 <= end <= steps * 1.05 or (self.ending and end > steps):
             return None
         decay_start = min(end, optim.moved(self.step, steps, self.plan.decay_start, end))
         self.plan = replace(self.plan, steps=end, decay_start=decay_start)

@@ -74,9 +74,10 @@ def told_apart_no_more(looks: Sequence[Look]) -> bool:
     return looks[-1].enough and looks[-1].bound < 0.5 + MARGIN
 
 
-def no_better(looks: Sequence[Look]) -> bool:
-    """Whether the last `PATIENCE` looks brought nothing better than those before them."""
-    return len(looks) > PATIENCE and best(looks) in looks[:-PATIENCE]
+def no_better(looks: Sequence[Look], since: int = 0) -> bool:
+    """Whether the last `PATIENCE` looks brought nothing better than those before them. `since`: looks there were when training was
+    made longer, which patience does not count."""
+    return len(looks) - max(since, 1) >= PATIENCE and best(looks) in looks[:-PATIENCE]
 
 
 def collapsed(looks: Sequence[Look]) -> bool:
