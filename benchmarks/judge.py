@@ -2,8 +2,8 @@
 
     python benchmarks/judge.py [--seeds 200]
 
-Images: Fashion-MNIST where it is found, else digits; text: Tiny Shakespeare where it is found, else pydoc; a table: breast-cancer. Each fault is put
-into half of the real items, which the judge compares with the other half. Prints AUC, 95 % interval and p-value of each.
+Images: Fashion-MNIST where it is found, else digits; text: Tiny Shakespeare where it is found, else pydoc; a table: breast-cancer. Each
+fault is put into half of the real items, which the judge compares with the other half. Prints AUC, 95 % interval and p-value of each.
 """
 
 import argparse
