@@ -276,9 +276,13 @@ def test_metrics_hold_the_evaluation_and_how_it_was_made(run):
 
 def test_report_evaluates_and_writes(run, monkeypatch):
     made, asked = latente.load(run.path), []
-    monkeypatch.setattr(made, "evaluate", lambda seed: asked.append(seed) or Evaluation([FOUND], notes=["a note"]))
+    monkeypatch.setattr(
+        made, "evaluate", lambda source, seed: asked.append((source, seed)) or Evaluation([FOUND], notes=["a note"])
+    )
     found = Page(report(made, seed=3).read_text(encoding="utf-8"))
-    assert asked == [3] and "a note" in found.text and "1,797" in found.text  # images, of the data's own description
+    assert (
+        asked == [(None, 3)] and "a note" in found.text and "1,797" in found.text
+    )  # images, of the data's own description
     assert latente.report is report
 
 

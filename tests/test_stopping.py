@@ -115,12 +115,21 @@ def test_held_out_loss_that_gets_no_better_ends_a_training(tmp_path):
     # Far too high a rate for a linear fall: after its first checkpoints the loss of so small a set only rises.
     images = np.random.default_rng(0).integers(0, 256, (60, 1, 8, 8), np.uint8)  # noise: nothing to learn but by heart
     run = latente.train(
-        "vae", images, out=tmp_path / "run", steps=2000, stop="loss", size="tiny", threads=1, quiet=True, beta=0.1
+        "vae",
+        images,
+        out=tmp_path / "run",
+        steps=2000,
+        checkpoint_every=50,
+        stop="loss",
+        size="tiny",
+        threads=1,
+        quiet=True,
+        beta=0.1,
     )
     assert "held-out loss was no better for 3 checkpoints" in run.record["stopped"]
     assert run.record["plan"]["steps"] < 2000
     last, best = (int(checkpoint.index(run.path)[name]) for name in ("last", "best"))
-    assert last - best == 3 * 200
+    assert last - best == 3 * 50
 
 
 @pytest.mark.parametrize(
@@ -139,7 +148,7 @@ def test_rules_that_cannot_be_followed_are_refused_before_the_work(tmp_path, mod
 
 def test_a_writer_can_be_judged_too(tmp_path):
     run = latente.train(
-        "gpt", "pydoc", out=tmp_path / "run", stop="judge", steps=6, context=32, size="tiny", threads=1, quiet=True
+        "gpt", "pydoc", out=tmp_path / "run", stop="judge", steps=3, context=32, size="tiny", threads=1, quiet=True
     )
     found = [record for record in checkpoint.read_metrics(run.path) if "validation/judge_auc" in record]
     assert found and found[-1]["validation/judge_auc"] > 0.9 and 0.3 < found[-1]["validation/distance"] <= 1

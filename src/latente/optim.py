@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from latente.config import Recipe
+
+
+class AdamW(torch.optim.AdamW):
+    """torch's, without what its `step` and two methods are wrapped in for torch.compile: their first call imports the compiler, which
+    takes two seconds, and no optimiser is compiled here."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        return _adamw_step(self, closure)
+
+
+_adamw_step: Any = inspect.unwrap(torch.optim.AdamW.step)
+for _method in (Optimizer.add_param_group, Optimizer.zero_grad):
+    _plain = getattr(_method, "__wrapped__", _method)
+    setattr(_plain, "__dynamo_disable", _plain)  # what torch/_compile.py calls in its place
 
 
 def multiplier(step: int, warmup: int, decay_start: int, steps: int) -> float:
@@ -97,7 +115,7 @@ def build(
     groups = [{"params": decays, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     made: dict[str, Optimizer] = {}
     if rest:
-        made["adamw"] = torch.optim.AdamW(
+        made["adamw"] = AdamW(
             [g for g in groups if g["params"]],
             lr=recipe.learning_rate,
             betas=(recipe.beta1, recipe.beta2),

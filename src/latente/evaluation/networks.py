@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from latente.optim import AdamW
+
 BASE = 16  # channels of the first layer: with 32 the judge sees hardly more, and takes three times as long
 BATCH = 128
 EPOCHS = (1, 30)  # no fewer and no more passes over the images than these
@@ -46,7 +48,7 @@ def fitted(
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed)
         model = build().to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01)
+        optimizer = AdamW(model.parameters(), weight_decay=0.01)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=epochs * (count // batch))
         for _ in range(epochs):
             order = torch.randperm(count).numpy()

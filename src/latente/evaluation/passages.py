@@ -78,6 +78,8 @@ def transformer(passages: np.ndarray, fake: np.ndarray, seed: int) -> Scorer:
     """
     import torch
 
+    from latente.optim import AdamW
+
     x = _bytes(passages, max(len(text.encode("utf-8", "replace")) for text in passages))
     kind = torch.from_numpy(fake).long()
     window = min(WINDOW, x.shape[1] - 1)
@@ -85,7 +87,7 @@ def transformer(passages: np.ndarray, fake: np.ndarray, seed: int) -> Scorer:
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed)
         model = _writer(x.shape[1])
-        optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.05)
+        optimizer = AdamW(model.parameters(), weight_decay=0.05)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
         for _ in range(steps):
             at, start = torch.randint(len(x), (BATCH,)), torch.randint(x.shape[1] - window, (BATCH, 1))
