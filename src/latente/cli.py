@@ -29,6 +29,8 @@ COMMANDS = {
     "reconstruct": "reconstruct RUN SOURCE     what the model keeps of your images",
     "denoise": "denoise RUN SOURCE         clean images with an autoencoder trained with --noise",
     "encode": "encode RUN SOURCE          latent vectors, to .npy or .parquet",
+    "compress": "compress RUN SOURCE        a data set in one small file: images by a pixelcnn, text by a gpt",
+    "decompress": "decompress FILE            the same images, the same bytes again",
     "explore": "explore RUN --out FILE     pictures of the latent space: interpolations, traversals, a plane",
     "data": "data SOURCE                what is in a source and what is wrong with it",
     "demo": "demo                       the main job, offline, in under three minutes",
@@ -243,6 +245,40 @@ class _Apply:
 
 
 @dataclass
+class _Compress:
+    """Write a data set into one small file, without loss: images by a pixelcnn, files byte by byte by a gpt."""
+
+    run: Annotated[Path, "positional"]
+    """the run directory"""
+    source: Annotated[str, "positional"]
+    """the images (what `latente train` takes), or a file or folder of text"""
+    out: Path
+    """the file to write, as set.latente"""
+    external_model: bool = False
+    """leave the model's weights out: the run is then needed to read the file"""
+    verify: bool = True
+    """decode everything and compare before the file appears"""
+    model_file: str | None = None
+    """the .py file of a run whose model is your own"""
+
+
+@dataclass
+class _Decompress:
+    """Write again what a .latente file holds. Exit code 1 when a part of it is damaged."""
+
+    file: Annotated[Path, "positional"]
+    """what `latente compress` wrote"""
+    out: Path
+    """images: a folder of PNG, .npy, .npz or .parquet; text: the file, or a folder of the files"""
+    run: Path | None = None
+    """the run it was made with, where its weights were left out"""
+    skip_damaged: bool = False
+    """write what can be read of a damaged file, and say what cannot"""
+    model_file: str | None = None
+    """the .py file of a run whose model is your own"""
+
+
+@dataclass
 class _Explore:
     """Draw the latent space of a run: interpolations, traversals, a plane of two latents."""
 
@@ -399,8 +435,8 @@ def _evaluate(words: list[str], started: float) -> int:
     from latente.evaluation import scores as of
 
     opened = run.load(given.run, model_file=given.model_file)
-    with Console(stderr=True).status("samples are made and put beside held-out data"):
-        evaluation = opened.evaluate(seed=given.seed)
+    with Console(stderr=True).status("the data is opened") as status:
+        evaluation = opened.evaluate(seed=given.seed, say=status.update)
     failed = [condition for condition in given.fail_if or () if of.check(evaluation.scores, condition)]
     page = reports.write(opened, evaluation, opened.reopened().describe())
     if given.json:
@@ -494,6 +530,50 @@ def _write_latents(path: Path, latents: Any, names: list[str]) -> None:
         draft.unlink(missing_ok=True)
 
 
+def _compress(words: list[str], started: float) -> int:
+    given = parsed(flags(_Compress), words, "latente compress")
+    from rich.console import Console
+
+    from latente import compression, run
+
+    if given.out.exists():
+        raise ValueError(f"{given.out} already exists; choose another --out")
+    opened = run.load(given.run, model_file=given.model_file)
+    with Console(stderr=True).status("the data is opened") as status:
+        found = compression.compress(
+            opened, given.source, given.out, external_model=given.external_model, verify=given.verify, say=status.update
+        )
+    print(f"{found.raw:,} bytes in {found.size:,}, one in {found.raw / found.size:.1f}: {found.path}")
+    print(f"of these {found.model:,} are the model's weights, {found.coded:,} what it did not expect")
+    if found.modelled:
+        more = found.modelled / found.expected - 1
+        print(f"the model's own likelihood promised {found.expected:,.0f} for that: {more:.2%} more")
+    print("decoded and compared: the same" if given.verify else "not decoded and compared (--no-verify)")
+    print(f"next: latente decompress {shlex.quote(str(found.path))} --out ...")
+    return 0
+
+
+def _decompress(words: list[str], started: float) -> int:
+    given = parsed(flags(_Decompress), words, "latente decompress")
+    from rich.console import Console
+
+    from latente import compression, run
+    from latente.codec.container import Damaged
+
+    opened = None if given.run is None else run.load(given.run, model_file=given.model_file)
+    lost: list[Damaged] | None = [] if given.skip_damaged else None
+    try:
+        with Console(stderr=True).status("the file is opened") as status:
+            path = compression.decompress(given.file, given.out, run=opened, lost=lost, say=status.update)
+    except Damaged as error:
+        print(f"latente: {error} (--skip-damaged writes the rest)", file=sys.stderr)
+        return 1
+    for damage in lost or ():
+        print(f"latente: {damage}", file=sys.stderr)
+    print(f"what {given.file} holds is in {path}" + (", without what is damaged" if lost else ""))
+    return 1 if lost else 0
+
+
 def _explore(words: list[str], started: float) -> int:
     given = parsed(flags(_Explore), words, "latente explore")
     if given.out.exists() or given.out.suffix != ".png":
@@ -558,5 +638,5 @@ def _demo(words: list[str], started: float) -> int:
 _RUN: dict[str, Callable[[list[str], float], int]] = {
     "train": _train, "resume": _resume, "sample": _sample, "verify": _verify, "evaluate": _evaluate, "compare": _compare,
     "reconstruct": _apply("reconstruct"), "denoise": _apply("denoise"), "encode": _apply("encode"),
-    "explore": _explore, "data": _data, "demo": _demo,
+    "compress": _compress, "decompress": _decompress, "explore": _explore, "data": _data, "demo": _demo,
 }  # fmt: skip

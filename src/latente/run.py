@@ -26,7 +26,7 @@ from latente.data.sources import OPTIONS, open_source
 from latente.data.text import TextDataset, TextOptions
 from latente.data.tokenizer import Tokenizer
 from latente.evaluation import features, images
-from latente.evaluation.findings import Evaluation
+from latente.evaluation.findings import Evaluation, Say, silent
 from latente.generation import Sampling, Stream, generate
 from latente.rng import key, keyed
 from latente.spec import Spec, spec_from_json
@@ -71,8 +71,9 @@ class Run(ABC):
         """`n` new items; the same seed gives the same items."""
 
     @abstractmethod
-    def evaluate(self, *, source: Any = None, seed: int = 0) -> Evaluation:
-        """Scores on the test split, and what to look at. `source` is needed where training was on data in memory."""
+    def evaluate(self, *, source: Any = None, seed: int = 0, say: Say = silent) -> Evaluation:
+        """Scores on the test split, and what to look at. `source` is needed where training was on data in memory; `say` is
+        told what is being measured."""
 
     def reopened(self, source: Any = None) -> Any:
         """The source this run was trained on. Raises ValueError when it was in memory and is not given, or has changed since."""
@@ -137,12 +138,15 @@ class ImageRun(Run):
         with torch.no_grad():
             return [(title, x.numpy()) for title, x in self.model.explore(data.batch(data.splits["test"][:64]))]
 
-    def evaluate(self, *, source: Any = None, seed: int = 0) -> Evaluation:
+    def evaluate(self, *, source: Any = None, seed: int = 0, say: Say = silent) -> Evaluation:
         """Samples beside the images of the test split, and what validation images score there: judge, distances, copying, use."""
         data = self.reopened(source)
+        say("the likelihood of held-out images")
         known = held(data, self._nats(data, seed))
-        made = self.sample(images.wanted(known), seed=seed)
-        return images.evaluated(made["x"], made.get("label"), known, seed)
+        wanted = images.wanted(known)
+        say(f"making {wanted:,} samples")
+        made = self.sample(wanted, seed=seed)
+        return images.evaluated(made["x"], made.get("label"), known, seed, say)
 
     def _nats(self, data: Dataset, seed: int) -> tuple[np.ndarray, np.ndarray] | None:
         """-ln p of the first images of the train and test splits, (n,) each, where the model has a likelihood."""
@@ -279,7 +283,7 @@ class TextRun(Run):
         unknown = self.tokenizer.unknown
         return generate(self.model, rows, torch.stack(draws), sampling, () if unknown is None else (unknown,))
 
-    def evaluate(self, *, source: Any = None, seed: int = 0) -> Evaluation:
+    def evaluate(self, *, source: Any = None, seed: int = 0, say: Say = silent) -> Evaluation:
         """Likelihood of the whole test split beside compressors and an n-gram model given the same training text; then passages the
         model writes, beside real ones."""
         from latente.evaluation import text
@@ -291,11 +295,13 @@ class TextRun(Run):
         characters = data.characters["test"] - len(first.decode("utf-8", "replace"))
         size = min(len(tokens), stop - start)
         stretches = (tokens, data.tokens[start : start + size], data.tokens[slice(*data.ranges["validation"])])
+        say("the likelihood of held-out text")
         with torch.inference_mode():
             nats, known, fresh = (
                 text.token_nats(self.model.logits, np.asarray(part, np.int64), self.spec.context) for part in stretches
             )
         train = np.asarray(data.tokens[start:stop])
+        say("what compressors and an n-gram model make of the same text")
         references = text.references(
             data.raw("train"), data.raw("test"), train, tokens, self.spec.vocabulary, characters
         )
@@ -306,7 +312,8 @@ class TextRun(Run):
             scores[0] = replace(scores[0], verdict=said)
         whole = {part: data.text(part, READ) for part in ("train", "test", "validation")}
         real = text.Held(**whole, nats={"test": nats, "train": known, "validation": fresh}, context=self.spec.context)
-        return text.evaluated(self._passages(real.count * real.letters, data, seed), scores, real, seed)
+        say(f"writing {real.count:,} passages")
+        return text.evaluated(self._passages(real.count * real.letters, data, seed), scores, real, seed, say)
 
     def _passages(self, characters: int, data: TextDataset, seed: int) -> list[str]:
         """Texts of some `characters` in all; their first lines, begun from nothing, are left out. Texts of many documents are one."""

@@ -7,13 +7,20 @@ Chart      lines (a spectrum, a distribution)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
 import numpy as np
 
 from latente.evaluation.scores import Answer, Question, Score
+
+Say = Callable[[str], None]
+"""Is told what is being measured, for whoever waits"""
+
+
+def silent(stage: str) -> None:
+    """Tells nobody."""
 
 
 @dataclass(frozen=True)

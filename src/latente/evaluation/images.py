@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from latente.evaluation import copying, distances
 from latente.evaluation.copying import Images
 from latente.evaluation.features import Features, learned
-from latente.evaluation.findings import Chart, Evaluation, Gallery
+from latente.evaluation.findings import Chart, Evaluation, Gallery, Say, silent
 from latente.evaluation.judge import FEWEST, Classifier, Judgement, Scorer, judged, membership
 from latente.evaluation.networks import fitted, network, outputs, tensor
 from latente.evaluation.scores import Answer, Score
@@ -79,7 +79,9 @@ def wanted(held: Held) -> int:
     return max(held.n, min(len(held.train), COPIES), useful)
 
 
-def evaluated(samples: np.ndarray, labels: np.ndarray | None, held: Held, seed: int = 0) -> Evaluation:
+def evaluated(
+    samples: np.ndarray, labels: np.ndarray | None, held: Held, seed: int = 0, say: Say = silent
+) -> Evaluation:
     """Everything that can be measured of `samples`, uint8 (N,C,H,W), with their `labels` (N,) where there are classes."""
     n, made = held.n, {"samples": len(samples), "compared": held.n, "seed": seed}
     random = np.random.default_rng(key(seed, "evaluation"))
@@ -91,9 +93,12 @@ def evaluated(samples: np.ndarray, labels: np.ndarray | None, held: Held, seed: 
         scores += _likelihood(*held.nats, held.test)
     if n >= FEWEST:
         real, other = test[:], fresh[:]
+        say("a judge learns to tell samples from real images")
         judgement = judged(real, samples[:n], CLASSIFIERS, seed)
         scores.append(judgement.score(judged(real, other, CLASSIFIERS, seed), "images"))
+        say("features of these images are learned, once for all runs on them")
         seen = features(held)
+        say("distances, precision and recall, spectra")
         made |= {"features": seen.digest, "features_supervised": seen.supervised}
         scores += _distances(seen, real, other, samples[:n], seed)
         score, chart = _spectra(real, other, samples[:n], seed)
@@ -104,11 +109,13 @@ def evaluated(samples: np.ndarray, labels: np.ndarray | None, held: Held, seed: 
             score, chart = _by_class(seen, (real, other, samples[:n]), (*kinds, labels[:n]), held.classes)
             scores.append(score)
             charts.append(chart)
+            say("a classifier is trained on samples and tried on real images")
             scores.append(_useful(samples, labels, held, test, seed))
     else:
         notes.append(
             f"{n} held-out images are too few to judge samples by: at least {FEWEST} are needed, a thousand are better"
         )
+    say("looking for copies of training images")
     found, pairs = copying.copied(samples[:COPIES], held.train, held.test, seed)
     sheet = [("real, held out", test[:SHOWN]), ("samples", samples[:SHOWN])]
     beside = Gallery("Samples beside real images", "Neither row was chosen: they are the first ones.", sheet)

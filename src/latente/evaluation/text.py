@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from latente.evaluation import passages, verbatim
-from latente.evaluation.findings import Chart, Evaluation, Gallery
+from latente.evaluation.findings import Chart, Evaluation, Gallery, Say, silent
 from latente.evaluation.judge import FEWEST, judged, membership
 from latente.evaluation.ngram import NGram
 from latente.evaluation.scores import Outcome, Score
@@ -55,7 +55,7 @@ class Held:
         return min(PASSAGES, len(self.test) // self.letters)
 
 
-def evaluated(made: Sequence[str], likely: Sequence[Score], held: Held, seed: int = 0) -> Evaluation:
+def evaluated(made: Sequence[str], likely: Sequence[Score], held: Held, seed: int = 0, say: Say = silent) -> Evaluation:
     """Everything that can be measured of texts a model wrote, after what is `likely` (the scores of `likelihood`)."""
     n, letters = held.count, held.letters
     real = passages.cut([held.test], letters)[:n]
@@ -65,13 +65,16 @@ def evaluated(made: Sequence[str], likely: Sequence[Score], held: Held, seed: in
     written = passages.cut(made, letters)[:n]
     scores, notes = list(likely), []
     if min(len(written), len(real), len(other)) >= FEWEST:
+        say("a judge learns to tell the passages from real ones")
         against = judged(real, other, passages.CLASSIFIERS, seed)
         scores.append(judged(real, written, passages.CLASSIFIERS, seed).score(against, "passages"))
     else:
         notes.append(
             f"{min(len(written), len(real))} passages are too few to judge samples by: at least {FEWEST} are needed"
         )
+    say("words, spans of characters, surprise")
     scores += passages.written(list(written), list(real), list(other), held.train, seed)
+    say("looking for passages copied from the training text")
     found, pairs = verbatim.copied(list(written), [*real, *fresh], held.train, seed)
     windows = {
         part: nats[: len(nats) // held.context * held.context].reshape(-1, held.context)

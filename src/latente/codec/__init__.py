@@ -1,0 +1,1 @@
+"""Entropy coding and the file it goes into: what `latente compress` writes and `latente decompress` reads."""

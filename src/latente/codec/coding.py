@@ -1,0 +1,85 @@
+"""Entropy coding: values and how likely each was -> bytes -> values. The coder is constriction's range coder.
+
+    logits, whole multiples of 2^-12 nat --table--> whole frequencies --> constriction --> bytes
+
+Frequencies are whole numbers from a table of whole numbers, below 2^24 in sum, so they are the same on every machine; the 32-bit
+floats they are handed to the coder in hold them exactly. N values, K what each may be.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from functools import cache
+from typing import Any
+
+import constriction
+import numpy as np
+import torch
+from torch import Tensor
+
+FRACTION = 12  # logits are whole multiples of 2^-FRACTION nat
+STEP = 8  # the table's step is 2^-STEP nat
+UNIT = 1 << 19  # the frequency of the likeliest value
+_stream: Any = constriction.stream  # type: ignore[attr-defined]
+_FAMILY = _stream.model.Categorical(perfect=False)
+
+
+@cache
+def table() -> Tensor:
+    """UNIT * exp(-i * 2^-STEP), rounded, for i = 0, 1, ... until it is 0: float32 whole numbers."""
+    found: list[int] = []
+    while not found or found[-1] > 0:
+        found.append(int((UNIT * (Decimal(-len(found)) / (1 << STEP)).exp()).to_integral_value()))
+    return torch.tensor(found, dtype=torch.float32)
+
+
+def frequencies(logits: Tensor) -> np.ndarray:
+    """Whole logits (N,K), K up to 16, float64 -> how often each value is expected, float32 (N,K) whole numbers."""
+    powers = table()
+    below = torch.floor((logits.amax(1, keepdim=True) - logits) * 2.0 ** (STEP - FRACTION))
+    return powers[below.clamp_(max=len(powers) - 1).long()].numpy()
+
+
+class Encoder:
+    """Values in, bytes out."""
+
+    def __init__(self) -> None:
+        self._coder = _stream.queue.RangeEncoder()
+
+    def add(self, values: np.ndarray, chances: np.ndarray) -> None:
+        """Values (N,) in 0..K-1 with the chances of each, float32 (N,K), whatever they sum to."""
+        self._coder.encode(np.ascontiguousarray(values, np.int32), _FAMILY, chances)
+
+    def alike(self, values: np.ndarray, chances: np.ndarray) -> None:
+        """Values (N,) that all have the same chances (K,)."""
+        self._coder.encode(np.ascontiguousarray(values, np.int32), _alike(chances))
+
+    def finish(self) -> bytes:
+        return self._coder.get_compressed().astype("<u4").tobytes()
+
+
+class Decoder:
+    """The values of an `Encoder`, in the order they were added. What it makes of other bytes is undefined but for ValueError."""
+
+    def __init__(self, coded: bytes) -> None:
+        if len(coded) % 4:
+            raise ValueError("coded values are whole words")
+        self._coder = _stream.queue.RangeDecoder(np.frombuffer(coded, "<u4").astype(np.uint32))
+
+    def take(self, chances: np.ndarray) -> np.ndarray:
+        """The next values (N,) int32, whose chances (N,K) are those given to `Encoder.add`."""
+        return self._taken(_FAMILY, chances)
+
+    def alike(self, n: int, chances: np.ndarray) -> np.ndarray:
+        """The next `n` values, whose chances (K,) are those given to `Encoder.alike`."""
+        return self._taken(_alike(chances), n)
+
+    def _taken(self, *asked: object) -> np.ndarray:
+        try:
+            return self._coder.decode(*asked)
+        except AssertionError as error:
+            raise ValueError(f"coded values do not decode: {error}") from None
+
+
+def _alike(chances: np.ndarray) -> object:
+    return _stream.model.Categorical(np.ascontiguousarray(chances, np.float32), perfect=False)

@@ -1,0 +1,125 @@
+"""`compress`, `decompress`, and `Archive`, an open .latente file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from latente.codec.container import Damaged, Reader, Writer
+from latente.compression.chunks import Job
+from latente.compression.images import ImageJob, PackedImages
+from latente.compression.texts import PackedTexts, TextJob
+from latente.evaluation.findings import Say, silent
+from latente.run import ImageRun, Run, TextRun
+
+KINDS = {"pixels": PackedImages, "tokens": PackedTexts}
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What became of a data set, in bytes."""
+
+    path: Path
+    items: int
+    """images, or bytes of text"""
+    raw: int
+    """of the items themselves"""
+    size: int
+    """of the file"""
+    model: int
+    """of these, the weights"""
+    coded: int
+    """of these, the chunks"""
+    expected: float
+    """what the model expects to need for the chunks it coded"""
+    modelled: int
+    """what they take"""
+
+
+def compress(
+    run: Run, source: Any, out: str | Path, *, external_model: bool = False, verify: bool = True, say: Say = silent
+) -> Packed:
+    """Writes `source` to the new file `out`; it is decoded and compared before it appears under its name.
+
+    With a pixel model: images without loss, at the run's size and colours (whatever `latente train` takes, or uint8 (N,C,H,W), with
+    labels as a pair). With a language model: files byte by byte (a path, a folder, bytes). `external_model` leaves the weights
+    out: the run is then needed to read it. Raises ValueError for what cannot be compressed.
+    """
+    if isinstance(run, ImageRun) and hasattr(run.model, "walk"):
+        job: Job = ImageJob(run, source, external_model, say)
+    elif isinstance(run, TextRun):
+        job = TextJob(run, source, external_model)
+    else:
+        raise ValueError(f"{run.family.name} is no codec: train a pixelcnn on images, a gpt on text")
+    if run.record["model_sha256"] is not None and not external_model:
+        raise ValueError("a model of your own file cannot be put into a .latente file; give --external-model")
+    items = coded = modelled = 0
+    expected = 0.0
+    with Writer(out, job.header, job.parts) as writer:
+        for chunk in job.chunks(verify, say):
+            writer.add(chunk.payload, chunk.items)
+            items, coded = items + chunk.items, coded + len(chunk.payload)
+            if chunk.modelled:
+                expected, modelled = expected + chunk.expected, modelled + len(chunk.payload)
+    model = len(job.parts.get("model", b""))
+    return Packed(Path(out), items, job.raw, Path(out).stat().st_size, model, coded, expected, modelled)
+
+
+def decompress(
+    path: str | Path, out: str | Path, *, run: Run | None = None, lost: list[Damaged] | None = None, say: Say = silent
+) -> Path:
+    """Writes what a .latente file holds: images as a folder of PNG, .npy, .npz or .parquet; text as its file, or folder of files.
+
+    `run` is needed where the file holds no weights. Raises Damaged, naming the chunk, for a damaged file; given a list `lost`, adds
+    the damages to it and writes the rest. Raises ValueError where this machine's arithmetic is not that of a text's file.
+    """
+    with Archive(path, run) as archive:
+        return archive.write(out, lost, say)
+
+
+class Archive:
+    """An open .latente file, whose chunks are decoded one by one: `archive[7]` is the seventh image, or byte."""
+
+    def __init__(self, path: str | Path, run: Run | None = None) -> None:
+        """Raises ValueError for what is no such file, for one whose weights are not there, and for another machine's."""
+        self.reader = Reader(path)
+        try:
+            kind = self.reader.header.get("codec")
+            if kind not in KINDS:
+                raise ValueError(f"{path} is coded by {kind!r}, which this latente does not know: upgrade")
+            self._content: Any = KINDS[kind](self.reader, run)
+        except Damaged:
+            self.reader.close()
+            raise
+        except (KeyError, TypeError, ValueError, RuntimeError, OverflowError, MemoryError) as error:
+            self.reader.close()
+            raise ValueError(f"{path} cannot be opened: {error}") from None
+
+    def __enter__(self) -> Archive:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.reader.close()
+
+    def __len__(self) -> int:
+        """Images, or bytes of text."""
+        return self.reader.items
+
+    def __getitem__(self, item: int) -> Any:
+        """One image, uint8 (C,H,W), or one byte as a number; its chunk alone is read. Raises Damaged, IndexError."""
+        number = self.reader.chunk_of(item)
+        return self.chunk(number)[item - self.reader.items_of(number).start]
+
+    def chunk(self, number: int) -> Any:
+        """The items of a chunk: images uint8 (n,C,H,W), or bytes. Raises Damaged, IndexError."""
+        return self._content.decode([number])[0]
+
+    def write(self, out: str | Path, lost: list[Damaged] | None = None, say: Say = silent) -> Path:
+        """As `decompress`."""
+        incomplete = self.reader.incomplete()
+        if lost is None and incomplete:
+            raise incomplete[-1]
+        if lost is not None:
+            lost += incomplete
+        return self._content.write(Path(out), lost, say)

@@ -1,0 +1,221 @@
+"""Images in and out of a .latente file, through an exact pixel model. N images, C channels, H W height and width."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from latente import registry
+from latente.codec import exact, pixels
+from latente.codec.coding import Decoder, Encoder
+from latente.codec.container import Damaged, Reader
+from latente.compression import chunks
+from latente.compression.chunks import Chunk
+from latente.config import from_json
+from latente.data.dataset import Dataset
+from latente.data.images import check_output, write_images
+from latente.evaluation.findings import Say
+from latente.run import ImageRun, Run, built
+from latente.spec import ImageSpec, spec_from_json, spec_to_json
+
+PIXELS = 400_000  # of a chunk
+TOGETHER = 4  # chunks at once: a walk remembers some hundred MB for them
+TRIED = (6, 7, 8, 10)  # bits of a weight
+TRIAL = 200  # images that decide how many
+LEAST = 1 / 16  # bytes of a weight, on average: a header that asks for more weights than its file can hold is a forgery
+NAMES = 1 << 30  # bytes of all names, at most
+
+
+class ImageJob:
+    """Images on their way into a file."""
+
+    def __init__(self, run: ImageRun, source: Any, external_model: bool, say: Say) -> None:
+        self.x, self.labels, names = _given(run, source)
+        self.size = max(1, PIXELS // (run.spec.height * run.spec.width))
+        self.raw = self.x.nbytes
+        say("finding out how many bits a weight is worth")
+        bits = exact.MOST_BITS if external_model else self._bits(run)
+        model = exact.pack(exact.exact(run.model, bits))
+        self.net = _net(run.family, run.record["config"], run.spec, bits, model)
+        self.parts = {} if external_model else {"model": model}
+        if self.labels is not None:
+            self.parts["labels"] = _packed_labels(self.labels, len(run.spec.classes))
+        if names is not None:
+            self.parts["names"] = chunks.squeezed(json.dumps(names, separators=(",", ":")).encode())
+        self.header = {
+            "codec": "pixels", "model": run.family.name, "config": run.record["config"], "spec": spec_to_json(run.spec),
+            "bits": bits, "items": len(self.x), "size": self.size, "weights": chunks.digest(model),
+        }  # fmt: skip
+
+    def _bits(self, run: ImageRun) -> int:
+        """How many bits of a weight make the file smallest."""
+        at = np.linspace(0, max(0, len(self.x) - 1), min(TRIAL, len(self.x))).astype(int)
+        some, labels = self.x[at], None if self.labels is None else self.labels[at]
+
+        def size(bits: int) -> float:
+            net = exact.exact(run.model, bits)
+            each = pixels.bits(net, some, labels).mean() / 8 if len(some) else 0
+            return len(exact.pack(net)) + each * len(self.x)
+
+        return min(TRIED, key=size)
+
+    def chunks(self, verify: bool, say: Say) -> Iterator[Chunk]:
+        """Codes everything, decoding it again where told to `verify`. Raises ValueError when something else comes out."""
+        for numbers in chunks.batches(-(-len(self.x) // self.size), TOGETHER):
+            start, stop = numbers[0] * self.size, min(len(self.x), (numbers[-1] + 1) * self.size)
+            say(f"coding, {start:,} of {len(self.x):,} images done")
+            x = np.ascontiguousarray(self.x[start:stop])
+            labels = None if self.labels is None else self.labels[start:stop]
+            counts = [len(x[at : at + self.size]) for at in range(0, len(x), self.size)]
+            coded, bits = pixels.encoded(self.net, x, labels, counts)
+            cuts = np.cumsum(counts)[:-1]
+            parts = np.split(x, cuts)
+            payloads = [chunks.kept(part.tobytes(), code) for part, code in zip(parts, coded)]
+            if verify:
+                again = _images(self.net, payloads, labels, counts)
+                if not all(map(np.array_equal, parts, again)):
+                    raise ValueError("what was decoded is not what was coded; nothing is written")
+            for payload, count, each in zip(payloads, counts, np.split(bits, cuts)):
+                yield Chunk(payload, count, each.sum() / 8)
+
+
+class PackedImages:
+    """Images in a file."""
+
+    def __init__(self, reader: Reader, run: Run | None) -> None:
+        self.reader, held = reader, reader.header
+        spec, bits, self.size = spec_from_json(held["spec"]), held["bits"], held["size"]
+        if not (isinstance(spec, ImageSpec) and 1 <= self.size <= PIXELS and 2 <= bits <= exact.MOST_BITS):
+            raise ValueError("its header is of no images")
+        if "model" in reader.parts:
+            model = reader.part("model")
+            family, config = registry.load(held["model"]), held["config"]
+        elif run is None:
+            raise ValueError(f"its weights are not in it; give the run it was made with (--run), a {held['model']}")
+        else:
+            family, config, model = run.family, run.record["config"], exact.pack(exact.exact(run.model, bits))
+        if chunks.digest(model) != held["weights"]:
+            raise ValueError("these are not the weights it was made with")
+        self.spec, self.net = spec, _net(family, config, spec, bits, model)
+        self.labels = _labels(reader, len(spec.classes)) if "labels" in reader.parts else None
+
+    def decode(self, numbers: Sequence[int]) -> list[np.ndarray]:
+        """The images of some chunks, uint8 (n,C,H,W) each. Raises Damaged."""
+        items = [self.reader.items_of(number) for number in numbers]
+        for number, part in zip(numbers, items):
+            if len(part) > self.size:
+                raise chunks.undecodable(self.reader.name, number, ValueError("more images than it can hold"))
+        payloads = [self.reader.chunk(number) for number in numbers]
+        labels = (
+            None if self.labels is None else np.concatenate([self.labels[part.start : part.stop] for part in items])
+        )
+        try:
+            return _images(self.net, payloads, labels, [len(part) for part in items])
+        except ValueError as error:
+            if len(numbers) > 1:
+                return [self.decode([number])[0] for number in numbers]  # names the one it is
+            raise chunks.undecodable(self.reader.name, numbers[0], error) from None
+
+    def write(self, out: Path, lost: list[Damaged] | None, say: Say) -> Path:
+        """A folder of PNG, .npy, .npz or .parquet, as `write_images`."""
+        check_output(out)
+        found = list(chunks.each(len(self.reader), TOGETHER, self.decode, lost, say))
+        at = [item for number, _ in found for item in self.reader.items_of(number)]
+        none = np.empty((0, *self.spec.shape), np.uint8)
+        names = _names(self.reader)
+        return write_images(
+            out, np.concatenate([images for _, images in found] or [none]), None if self.labels is None else self.labels[at],
+            self.spec.classes, None if names is None else [names[item] for item in at],
+        )  # fmt: skip
+
+
+def _images(net: Any, payloads: Sequence[bytes], labels: np.ndarray | None, counts: Sequence[int]) -> list[np.ndarray]:
+    """The images of chunks of so many each. Raises ValueError for payloads that hold others."""
+    shape = net.spec.shape
+    sizes = [count * math.prod(shape) for count in counts]
+    contents, modelled = zip(*map(chunks.opened, payloads, sizes))
+    own = [number for number, coded in enumerate(modelled) if coded]
+    if own:
+        ends = np.cumsum(counts)
+        known = None if labels is None else np.concatenate([labels[ends[i] - counts[i] : ends[i]] for i in own])
+        found = pixels.decoded(net, [contents[i] for i in own], known, [counts[i] for i in own])
+        parts = dict(zip(own, np.split(found, np.cumsum([counts[i] for i in own])[:-1])))
+        contents = [parts[i].tobytes() if i in parts else content for i, content in enumerate(contents)]
+    whole = map(chunks.checked, payloads, contents, sizes)
+    return [np.frombuffer(content, np.uint8).reshape(-1, *shape) for content in whole]
+
+
+def _given(run: ImageRun, source: Any) -> tuple[np.ndarray, np.ndarray | None, list[str] | None]:
+    """Images (N,C,H,W) uint8, labels (N,) where the run has classes, and names. Raises ValueError for what does not fit the run."""
+    x, labels = source if isinstance(source, tuple) and len(source) == 2 else (source, None)
+    if not isinstance(x, np.ndarray):
+        data = source if isinstance(source, Dataset) else run.open(source)
+        labels = data.labels[data.items] if run.spec.classes and data.labels is not None else None
+        return data.images[data.items], labels, None if data.keys is None else data.names(data.items)
+    if x.dtype != np.uint8 or x.shape[1:] != run.spec.shape:
+        raise ValueError(
+            f"this run takes images uint8 (N, {', '.join(map(str, run.spec.shape))}), not {x.dtype} {x.shape}"
+        )
+    if (labels is not None) != bool(run.spec.classes):
+        raise ValueError(f"this run {'needs' if run.spec.classes else 'has no'} labels: source=(images, labels)")
+    if labels is not None:
+        labels = np.asarray(labels).astype(np.int64)
+        if labels.shape != (len(x),) or not np.isin(labels, np.arange(len(run.spec.classes))).all():
+            raise ValueError(f"labels are {len(x)} numbers from 0 to {len(run.spec.classes) - 1}")
+    return x, labels, None
+
+
+def _net(family: registry.Family, config: dict[str, Any], spec: ImageSpec, bits: int, packed: bytes) -> Any:
+    """The exact network of `packed` weights. Raises ValueError where they are not of such a model."""
+    chunks.plausible(config, vars(spec), len(packed))
+    config = from_json(family.Config, config)
+    with torch.device("meta"):
+        weights = sum(p.numel() for p in built(family, config, spec, 0).parameters())
+    if weights * LEAST > len(packed):
+        raise ValueError(f"{len(packed):,} bytes are no {weights:,} weights")
+    net = exact.exact(built(family, config, spec, 0), bits)
+    exact.unpack(packed, net)
+    return net
+
+
+def _packed_labels(labels: np.ndarray, classes: int) -> bytes:
+    counts = np.bincount(labels, minlength=classes)
+    coder = Encoder()
+    if len(labels) and classes > 1:
+        coder.alike(labels, counts)
+    return counts.astype("<u4").tobytes() + coder.finish()
+
+
+def _labels(reader: Reader, classes: int) -> np.ndarray:
+    packed = reader.part("labels")
+    counts = np.frombuffer(packed[: 4 * classes], "<u4")
+    if len(counts) != classes or counts.sum() != reader.header["items"]:
+        raise ValueError("its labels are of other images")
+    n = int(counts.sum())
+    if classes < 2 or not n:
+        return np.zeros(n, np.int64)
+    return Decoder(packed[4 * classes :]).alike(n, counts).astype(np.int64)
+
+
+def _names(reader: Reader) -> list[str] | None:
+    """What the images' files were called. Raises ValueError for names that would leave the folder they are written to."""
+    if "names" not in reader.parts:
+        return None
+    try:
+        names = json.loads(chunks.unsqueezed(reader.part("names"), NAMES))
+        paths = [Path(name) for name in names]
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"{reader.name}: its names are none: {error}") from None
+    if len(names) != reader.header["items"] or len(set(names)) != len(names):
+        raise ValueError(f"{reader.name}: its names are of other images")
+    if any(
+        path.is_absolute() or ".." in path.parts or "\0" in name or not path.name for path, name in zip(paths, names)
+    ):
+        raise ValueError(f"{reader.name}: a name in it leaves the folder it is to be written to; nothing is written")
+    return names

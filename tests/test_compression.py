@@ -1,0 +1,422 @@
+"""Data sets in fewer bytes: what goes in comes out, to the bit; the size is what the model promises; damage is found and named."""
+
+import json
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import latente
+from latente.cli import main
+from latente.codec import exact, pixels, tokens
+from latente.codec.coding import Decoder, Encoder, frequencies
+from latente.codec.container import Damaged, Reader, Writer
+from latente.compression import Archive, chunks, compress, decompress
+from latente.compression import texts as packed_texts
+from latente.data.sources import open_source
+from latente.models import gpt, pixelcnn
+from latente.rng import keyed
+from latente.spec import ImageSpec
+
+
+@pytest.fixture(scope="module")
+def painter(tmp_path_factory):
+    """A pixel model of digits."""
+    folder = tmp_path_factory.mktemp("painter")
+    return latente.train("pixelcnn", "digits", steps=60, size="tiny", out=folder / "run", quiet=True)
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory):
+    """A language model of a text of few characters."""
+    folder = tmp_path_factory.mktemp("writer")
+    text = folder / "text.txt"
+    words = ["the", "quick", "brown", "fox", "jumps", "over", "lazy", "dogs", "and", "sleeps"]
+    chosen = random.Random(0)
+    text.write_text(" ".join(chosen.choice(words) for _ in range(8_000)))
+    run = latente.train(
+        "gpt", str(text), steps=60, layers=1, heads=2, width=32, context=32, tokenizer="char", out=folder / "run",
+        quiet=True,
+    )  # fmt: skip
+    return run, text
+
+
+def network(spec, bits=8):
+    torch.manual_seed(0)
+    model = pixelcnn.Model(pixelcnn.Config(width=16, blocks=2, window=2), spec)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model, exact.exact(model, bits)
+
+
+# ---- the coder and the exact network -------------------------------------------------------------------------------
+
+
+def test_the_coder_needs_what_the_chances_say():
+    random = np.random.default_rng(0)
+    logits = torch.from_numpy(np.round(random.normal(0, 6000, (5000, 16))))
+    chances = frequencies(logits)
+    shares = chances / chances.sum(1, keepdims=True)
+    values = (shares.cumsum(1) > random.random((5000, 1))).argmax(1)
+    coder = Encoder()
+    for start in range(0, 5000, 700):
+        coder.add(values[start : start + 700], chances[start : start + 700])
+    coded, decoder = coder.finish(), None
+    decoder = Decoder(coded)
+    found = [decoder.take(chances[start : start + 100]) for start in range(0, 5000, 100)]
+    assert (np.concatenate(found) == values).all()
+    bits = -np.log2(shares[np.arange(5000), values]).sum()
+    assert bits <= 8 * len(coded) <= bits * 1.0005 + 64
+    assert (np.abs(shares - torch.softmax(logits / 4096, 1).numpy()) < 0.003).all()  # a table of steps of 1/256 nat
+
+
+def test_frequencies_are_whole_and_sum_below_what_a_float32_counts():
+    logits = torch.from_numpy(np.random.default_rng(0).integers(-(2**22), 2**22, (1000, 16)).astype(float))
+    for given_ in (logits, torch.zeros(1, 16, dtype=torch.float64)):
+        found = frequencies(given_)
+        assert (found == np.floor(found)).all() and found.sum(1).max() < 2**24 and (found.max(1) == 1 << 19).all()
+
+
+@pytest.mark.parametrize("spec", [ImageSpec(1, 9, 8), ImageSpec(3, 8, 11, ("a", "b"))], ids=["grey", "RGB, classes"])
+def test_the_exact_network_is_the_model_and_the_same_in_any_company(spec):
+    model, net = network(spec, bits=12)
+    batch = spec.example(40, keyed(0))
+    labels = batch["label"].numpy() if spec.classes else None
+    with torch.no_grad():
+        nats = model.nats(batch).sum(1).numpy()
+    together = pixels.bits(net, batch["x"].numpy(), labels)
+    assert np.allclose(together * math.log(2), nats, rtol=2e-3)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    alone = [
+        pixels.bits(net, batch["x"][i : i + 1].numpy(), None if labels is None else labels[i : i + 1])
+        for i in range(40)
+    ]
+    torch.set_num_threads(threads)
+    assert (np.concatenate(alone) == together).all()  # not nearly: to the last bit
+    for layer in (module for module in net.modules() if isinstance(module, exact.Linear)):
+        most = layer.weight.abs().sum(1).max() * 4 * exact.BOUND
+        assert (layer.weight == layer.weight.round()).all() and most < 2**53
+
+
+def test_weights_packed_and_unpacked_are_the_same():
+    spec = ImageSpec(1, 8, 8, ("a",))
+    _, net = network(spec)
+    other = exact.exact(pixelcnn.Model(pixelcnn.Config(width=16, blocks=2, window=2), spec), 8)
+    packed = exact.pack(net)
+    exact.unpack(packed, other)
+    assert all((a == b).all() for a, b in zip(net.state_dict().values(), other.state_dict().values()))
+    for wrong in (packed[:-4], packed + b"....", b"", packed[: len(packed) // 2]):
+        with pytest.raises(ValueError):
+            exact.unpack(wrong, other)
+
+
+def test_the_walk_gives_the_model_its_own_samples():
+    spec = ImageSpec(3, 8, 9)
+    model, _ = network(spec)
+    made = model.sample(20, generator=keyed(1))
+    assert made["x"].shape == (20, 3, 8, 9) and len(torch.unique(made["x"])) > 50
+    numbers = made["x"].permute(0, 2, 3, 1).flatten(1)
+    halves = iter([half for i in range(numbers.shape[1]) for half in (numbers[:, i] // 16, numbers[:, i] % 16)])
+    found = []
+
+    def known(logits):
+        half = next(halves).long()
+        found.append(torch.nn.functional.cross_entropy(logits, half, reduction="none"))
+        return half
+
+    assert (model.walk(20, None).through(known) == made["x"]).all()
+    with torch.no_grad():
+        assert torch.allclose(torch.stack(found).sum(0), model.nats(made).sum(1), rtol=1e-4)
+
+
+# ---- images --------------------------------------------------------------------------------------------------------
+
+
+class Painter:
+    """What `ImageJob` asks of a run, for an untrained model of any spec."""
+
+    def __init__(self, spec):
+        from latente import registry
+
+        self.spec, self.family, (self.model, _) = spec, registry.load("pixelcnn"), network(spec)
+        config = {"width": 16, "blocks": 2, "window": 2, "embedding": 4}
+        self.record = {"config": config, "model_sha256": None}
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.integers(0, 9), st.sampled_from([1, 3]), st.integers(8, 12), st.integers(8, 12), st.integers(0, 3),
+    st.sampled_from(["noise", "constant", "blobs"]), st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_every_set_of_images_comes_back(n, channels, height, width, classes, kind, seed):
+    from latente.compression.images import ImageJob, PackedImages
+
+    spec = ImageSpec(channels, height, width, tuple("abc"[:classes]))
+    draw = np.random.default_rng(seed)
+    x = {
+        "noise": draw.integers(0, 256, (n, *spec.shape), np.uint8),
+        "constant": np.full((n, *spec.shape), draw.integers(256), np.uint8),
+        "blobs": spec.example(n, keyed(seed))["x"].numpy(),
+    }[kind]
+    labels = draw.integers(0, classes, n) if classes else None
+    job = ImageJob(Painter(spec), (x, labels) if classes else x, False, lambda _: None)
+    job.size = 4  # several chunks
+    job.header["size"] = 4
+    made = list(job.chunks(True, lambda _: None))
+    assert all(len(chunk.payload) <= chunk.items * spec.dimensions + chunks.HEAD for chunk in made)
+
+    class File:
+        header, parts, name = json.loads(json.dumps(job.header)), job.parts, "set.latente"
+        part = staticmethod(lambda name: job.parts[name])
+        chunk = staticmethod(lambda number: made[number].payload)
+        items_of = staticmethod(lambda number: range(4 * number, 4 * number + made[number].items))
+
+    packed = PackedImages(File, None)
+    found = packed.decode(range(len(made))) if made else []
+    assert np.array_equal(np.concatenate([np.empty((0, *spec.shape), np.uint8), *found]), x)
+    assert labels is None or (packed.labels == labels).all()
+
+
+def test_a_set_of_images_is_as_small_as_the_model_promises(painter, tmp_path):
+    data = open_source("digits")
+    found = compress(painter, "digits", tmp_path / "d.latente")
+    assert found.items == 1797 and found.raw == 1797 * 64 and found.size == (tmp_path / "d.latente").stat().st_size
+    assert found.size - found.model - found.coded < 1200  # header, labels, index
+    with torch.no_grad():
+        nats = -painter.model.log_prob(data.batch(data.items)).sum()
+    promised = float(nats) / math.log(2) / 8
+    assert found.modelled == found.coded and abs(found.expected / promised - 1) < 0.01
+    assert abs(found.modelled / promised - 1) < 0.01
+    path = decompress(found.path, tmp_path / "d.npz")
+    with np.load(path) as file:
+        assert (file["x"] == data.images[:, 0]).all() and (file["y"] == data.labels).all()
+
+
+def test_one_image_is_read_from_its_own_chunk(painter, tmp_path, monkeypatch):
+    monkeypatch.setattr("latente.compression.images.PIXELS", 64 * 100)  # 100 images a chunk
+    data = open_source("digits")
+    compress(painter, "digits", tmp_path / "d.latente", verify=False)
+    with Archive(tmp_path / "d.latente") as archive:
+        read = []
+        own = archive.reader.chunk
+        monkeypatch.setattr(archive.reader, "chunk", lambda number: read.append(number) or own(number))
+        assert len(archive) == 1797 and (archive[1234] == data.images[1234]).all() and read == [12]
+        assert (archive.chunk(17) == data.images[1700:1797]).all()
+        with pytest.raises(IndexError):
+            archive[1797]
+
+
+def test_files_keep_their_names_and_classes(tmp_path, painter):
+    from PIL import Image
+
+    draw = np.random.default_rng(0)
+    for kind in ("a", "b"):
+        for number in range(8):
+            target = tmp_path / "in" / kind / f"{kind} {number} é.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw.integers(0, 256, (8, 8), np.uint8)).save(target)
+    run = latente.train("pixelcnn", str(tmp_path / "in"), steps=2, size="tiny", out=tmp_path / "run", quiet=True)
+    compress(run, str(tmp_path / "in"), tmp_path / "set.latente")
+    decompress(tmp_path / "set.latente", tmp_path / "out")
+    before, after = (
+        {f.relative_to(tmp_path / top).as_posix(): np.asarray(Image.open(f)) for f in (tmp_path / top).rglob("*.png")}
+        for top in ("in", "out")
+    )
+    assert sorted(after) == sorted(f"{name[0]}/{name}" for name in before) or sorted(after) == sorted(before)
+    assert sorted(a.tobytes() for a in after.values()) == sorted(a.tobytes() for a in before.values())
+
+
+def test_a_damaged_chunk_is_named_and_the_others_are_read(painter, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("latente.compression.images.PIXELS", 64 * 300)  # 6 chunks
+    data = open_source("digits")
+    found = compress(painter, "digits", tmp_path / "d.latente", verify=False)
+    content = bytearray(found.path.read_bytes())
+    with Reader(found.path) as reader:
+        place = content.index(reader.chunk(2))
+    content[place + 100] ^= 4
+    (tmp_path / "bad.latente").write_bytes(content)
+    with pytest.raises(Damaged, match="chunk 2 is damaged"):
+        decompress(tmp_path / "bad.latente", tmp_path / "out.npy")
+    assert not (tmp_path / "out.npy").exists()
+    assert main(["decompress", str(tmp_path / "bad.latente"), "--out", str(tmp_path / "out.npy")]) == 1
+    assert "chunk 2" in capsys.readouterr().err and not (tmp_path / "out.npy").exists()
+    words = ["decompress", str(tmp_path / "bad.latente"), "--out", str(tmp_path / "out.npy"), "--skip-damaged"]
+    assert main(words) == 1 and "chunk 2" in capsys.readouterr().err
+    assert (np.load(tmp_path / "out.npy") == np.delete(data.images[:, 0], np.s_[600:900], 0)).all()
+
+
+def test_no_flip_or_cut_gives_a_crash_or_a_wrong_image(painter, tmp_path, monkeypatch):
+    monkeypatch.setattr("latente.compression.images.PIXELS", 64 * 5)
+    x, y = open_source("digits").images[:20], open_source("digits").labels[:20]
+    whole = compress(painter, (x, y), tmp_path / "d.latente", verify=False).path.read_bytes()
+    draw = random.Random(0)
+    for number in range(600):
+        content = bytearray(whole)
+        if number % 3:
+            content[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
+        else:
+            del content[draw.randrange(len(whole)) :]
+        (tmp_path / "bad.latente").write_bytes(content)
+        out = tmp_path / f"{number}.npy"
+        try:
+            lost = []
+            decompress(tmp_path / "bad.latente", out, lost=lost)
+        except ValueError:
+            assert not out.exists()
+            continue
+        assert lost
+        kept = np.load(out)
+        assert len(kept) in range(0, 21, 5) and {a.tobytes() for a in kept} <= {a.tobytes() for a in x}
+
+
+def forged(path, out, change, parts=None):
+    """The file with another header, or other parts, and checks that fit."""
+    with Reader(path) as reader:
+        header = json.loads(json.dumps(reader.header))
+        change(header)
+        held = {name: reader.part(name) for name in reader.parts} | (parts or {})
+        with Writer(out, header, held) as writer:
+            for number in range(len(reader)):
+                writer.add(reader.chunk(number), len(reader.items_of(number)))
+    return out
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda h: h["config"].update(width=10**7), lambda h: h["config"].update(blocks=10**9), lambda h: h.update(bits=99),
+        lambda h: h["spec"].update(height=10**9), lambda h: h.update(model="vae"), lambda h: h.update(model="../evil"),
+        lambda h: h.update(codec="future"), lambda h: h.update(size=10**12), lambda h: h.pop("spec"),
+        lambda h: h.update(spec=3), lambda h: h["config"].update(width="64"), lambda h: h.update(bits=None),
+        lambda h: h["spec"].update(classes=["a"]), lambda h: h["config"].update(window=10**6),
+    ],
+)  # fmt: skip
+def test_a_forged_header_is_refused(painter, tmp_path, change):
+    x, y = open_source("digits").images[:20], open_source("digits").labels[:20]
+    path = compress(painter, (x, y), tmp_path / "d.latente", verify=False).path
+    with pytest.raises(ValueError):
+        decompress(forged(path, tmp_path / "forged.latente", change), tmp_path / "out.npy")
+    assert not (tmp_path / "out.npy").exists()
+
+
+@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "a/../../evil", "a\0b", ""])
+def test_names_do_not_leave_the_folder(painter, tmp_path, name):
+    x, y = open_source("digits").images[:3], open_source("digits").labels[:3]
+    path = compress(painter, (x, y), tmp_path / "d.latente", verify=False).path
+    names = chunks.squeezed(json.dumps(["one", name, "two"]).encode())
+    bad = forged(path, tmp_path / "forged.latente", lambda h: None, {"names": names})
+    with pytest.raises(ValueError, match="leaves the folder"):
+        decompress(bad, tmp_path / "out")
+    assert not (tmp_path / "out").exists() and not (tmp_path.parent / "evil.png").exists()
+
+
+def test_without_its_weights_a_file_needs_its_run(painter, tmp_path, writer):
+    x, y = open_source("digits").images[:50], open_source("digits").labels[:50]
+    found = compress(painter, (x, y), tmp_path / "d.latente", external_model=True)
+    assert found.model == 0
+    with pytest.raises(ValueError, match="give the run"):
+        decompress(found.path, tmp_path / "out.npy")
+    other = latente.train("pixelcnn", "digits", steps=2, size="tiny", out=tmp_path / "other", quiet=True)
+    with pytest.raises(ValueError, match="not the weights"):
+        decompress(found.path, tmp_path / "out.npy", run=other)
+    decompress(found.path, tmp_path / "out.npy", run=painter)
+    assert (np.load(tmp_path / "out.npy") == x[:, 0]).all()
+
+
+def test_what_cannot_be_compressed_is_said(painter, tmp_path, writer):
+    x, y = open_source("digits").images[:5], open_source("digits").labels[:5]
+    for source, words in (
+        (x, "needs labels"), ((x[:, :, :7], y), "takes images"), ((x.astype(float), y), "takes images"),
+        ((x, y + 9), "labels are"), ((x, y[:3]), "labels are"), (str(tmp_path / "no"), "no file"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=words):
+            compress(painter, source, tmp_path / "d.latente")
+    vae = latente.train("vae", "digits", steps=1, size="tiny", out=tmp_path / "vae", quiet=True)
+    with pytest.raises(ValueError, match="no codec"):
+        compress(vae, "digits", tmp_path / "d.latente")
+    (tmp_path / "d.latente").write_text("mine")
+    with pytest.raises(ValueError, match="already exists"):
+        compress(painter, (x, y), tmp_path / "d.latente")
+    assert (tmp_path / "d.latente").read_text() == "mine" and len(list(tmp_path.glob(".tmp*"))) == 0
+
+
+# ---- text ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_text_comes_back_and_is_as_small_as_the_model_promises(writer, tmp_path, capsys):
+    run, text = writer
+    held = text.read_bytes()[-20_000:]
+    (tmp_path / "held.txt").write_bytes(held)
+    out = tmp_path / "held.latente"
+    assert main(["compress", str(run.path), str(tmp_path / "held.txt"), "--out", str(out), "--external-model"]) == 0
+    assert "decoded and compared: the same" in capsys.readouterr().out
+    assert main(["decompress", str(out), "--out", str(tmp_path / "again.txt"), "--run", str(run.path)]) == 0
+    assert (tmp_path / "again.txt").read_bytes() == held
+    from latente.evaluation.text import token_nats
+
+    with torch.inference_mode():
+        ids = run.tokenizer.encode(held)
+        promised = token_nats(run.model.logits, ids, run.spec.context).sum() / math.log(2) / 8
+    assert out.stat().st_size < promised * 1.01 + 700  # the header; with more context than windows have, it is less
+
+
+@pytest.mark.parametrize("kind", ["binary", "unknown characters", "empty", "one byte", "latin-1", "the end token"])
+def test_any_bytes_come_back_and_do_not_grow(writer, tmp_path, kind):
+    run, text = writer
+    content = {
+        "binary": random.Random(0).randbytes(300_000), "unknown characters": text.read_bytes()[:5000] + "Ж漢字".encode(),
+        "empty": b"", "one byte": b"q", "latin-1": "é ".encode("latin-1") * 500, "the end token": b"<|end|></s>\0" * 30,
+    }[kind]  # fmt: skip
+    found = compress(run, content, tmp_path / "x.latente", external_model=True)
+    decompress(found.path, tmp_path / "x", run=run)
+    assert (tmp_path / "x").read_bytes() == content
+    assert found.coded <= 1.001 * len(content) + chunks.HEAD * 2
+
+
+def test_a_folder_and_a_file_with_its_weights(writer, tmp_path):
+    run, text = writer
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    (tmp_path / "in" / "a.txt").write_bytes(text.read_bytes()[:3000])
+    (tmp_path / "in" / "deep" / "b é.bin").write_bytes(bytes(range(256)))
+    (tmp_path / "in" / "empty").write_bytes(b"")
+    found = compress(run, str(tmp_path / "in"), tmp_path / "x.latente")
+    assert found.model > 10_000
+    decompress(found.path, tmp_path / "out")
+    for name in ("a.txt", "deep/b é.bin", "empty"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "in" / name).read_bytes()
+
+
+def test_another_machine_is_refused(writer, tmp_path, monkeypatch):
+    run, text = writer
+    found = compress(run, text.read_bytes()[:3000], tmp_path / "x.latente", external_model=True)
+    with torch.no_grad():
+        monkeypatch.setattr(tokens, "fingerprint", lambda model, n: "another")
+    with pytest.raises(ValueError, match="arithmetic differs"):
+        decompress(found.path, tmp_path / "x", run=run)
+    assert not (tmp_path / "x").exists()
+
+
+def test_what_decodes_to_something_else_is_damaged(writer, tmp_path, monkeypatch):
+    """A machine that passes the fingerprint and still differs somewhere."""
+    run, text = writer
+    found = compress(run, text.read_bytes()[:3000], tmp_path / "x.latente", external_model=True)
+    own = tokens.decoded
+    monkeypatch.setattr(packed_texts.tokens, "decoded", lambda *given: own(*given) * 0)
+    with pytest.raises(Damaged, match="chunk 0 does not decode"):
+        decompress(found.path, tmp_path / "x", run=run)
+
+
+def test_streams_read_on_past_the_context(writer):
+    run, text = writer
+    ids = run.tokenizer.encode(text.read_bytes()[:9_000])
+    coded, bits = tokens.encoded(run.model, ids)
+    assert (tokens.decoded(run.model, coded, len(ids)) == ids).all() and bits <= 8 * len(coded) <= bits * 1.002 + 64
+    assert tokens.fingerprint(run.model, len(ids)) == tokens.fingerprint(run.model, len(ids))
+    other = gpt.Model(run.model.config, run.spec).eval()
+    assert tokens.fingerprint(other, len(ids)) != tokens.fingerprint(run.model, len(ids))
