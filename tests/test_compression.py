@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 import latente
 from latente.cli import main
-from latente.codec import exact, pixels, tokens
+from latente.codec import exact, tokens
 from latente.codec.coding import Decoder, Encoder, frequencies
 from latente.codec.container import Damaged, Reader, Writer
 from latente.compression import Archive, chunks, compress, decompress
 from latente.compression import texts as packed_texts
+from latente.compression.images import ImageJob, Lossless, PackedImages, Wish
 from latente.data.sources import open_source
 from latente.models import gpt, pixelcnn
 from latente.rng import keyed
@@ -54,6 +55,10 @@ def network(spec, bits=8):
     return model, exact.exact(model, bits)
 
 
+def bits(net, images, labels):
+    return Lossless(net).code(images, labels, [len(images)])[1]
+
+
 # ---- the coder and the exact network -------------------------------------------------------------------------------
 
 
@@ -89,14 +94,11 @@ def test_the_exact_network_is_the_model_and_the_same_in_any_company(spec):
     labels = batch["label"].numpy() if spec.classes else None
     with torch.no_grad():
         nats = model.nats(batch).sum(1).numpy()
-    together = pixels.bits(net, batch["x"].numpy(), labels)
+    together = bits(net, batch["x"].numpy(), labels)
     assert np.allclose(together * math.log(2), nats, rtol=2e-3)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    alone = [
-        pixels.bits(net, batch["x"][i : i + 1].numpy(), None if labels is None else labels[i : i + 1])
-        for i in range(40)
-    ]
+    alone = [bits(net, batch["x"][i : i + 1].numpy(), None if labels is None else labels[i : i + 1]) for i in range(40)]
     torch.set_num_threads(threads)
     assert (np.concatenate(alone) == together).all()  # not nearly: to the last bit
     for layer in (module for module in net.modules() if isinstance(module, exact.Linear)):
@@ -155,8 +157,6 @@ class Painter:
     st.sampled_from(["noise", "constant", "blobs"]), st.integers(0, 2**32 - 1),
 )  # fmt: skip
 def test_every_set_of_images_comes_back(n, channels, height, width, classes, kind, seed):
-    from latente.compression.images import ImageJob, PackedImages
-
     spec = ImageSpec(channels, height, width, tuple("abc"[:classes]))
     draw = np.random.default_rng(seed)
     x = {
@@ -165,7 +165,7 @@ def test_every_set_of_images_comes_back(n, channels, height, width, classes, kin
         "blobs": spec.example(n, keyed(seed))["x"].numpy(),
     }[kind]
     labels = draw.integers(0, classes, n) if classes else None
-    job = ImageJob(Painter(spec), (x, labels) if classes else x, False, lambda _: None)
+    job = ImageJob(Painter(spec), (x, labels) if classes else x, False, Wish(), lambda _: None)
     job.size = 4  # several chunks
     job.header["size"] = 4
     made = list(job.chunks(True, lambda _: None))

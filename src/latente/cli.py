@@ -29,7 +29,7 @@ COMMANDS = {
     "reconstruct": "reconstruct RUN SOURCE     what the model keeps of your images",
     "denoise": "denoise RUN SOURCE         clean images with an autoencoder trained with --noise",
     "encode": "encode RUN SOURCE          latent vectors, to .npy or .parquet",
-    "compress": "compress RUN SOURCE        a data set in one small file: images by a pixelcnn, text by a gpt",
+    "compress": "compress RUN SOURCE        a data set in one small file: images by a pixelcnn or compressor, text by a gpt",
     "decompress": "decompress FILE            the same images, the same bytes again",
     "explore": "explore RUN --out FILE     pictures of the latent space: interpolations, traversals, a plane",
     "data": "data SOURCE                what is in a source and what is wrong with it",
@@ -246,7 +246,7 @@ class _Apply:
 
 @dataclass
 class _Compress:
-    """Write a data set into one small file, without loss: images by a pixelcnn, files byte by byte by a gpt."""
+    """Write a data set into one small file: images without loss (pixelcnn) or with some (compressor), files byte by byte (gpt)."""
 
     run: Annotated[Path, "positional"]
     """the run directory"""
@@ -254,6 +254,10 @@ class _Compress:
     """the images (what `latente train` takes), or a file or folder of text"""
     out: Path
     """the file to write, as set.latente"""
+    psnr: float | None = None
+    """compressor: images at least this good, in dB"""
+    bytes_per_item: float | None = None
+    """compressor: at most this many bytes an image, the weights counted in"""
     external_model: bool = False
     """leave the model's weights out: the run is then needed to read the file"""
     verify: bool = True
@@ -541,13 +545,16 @@ def _compress(words: list[str], started: float) -> int:
     opened = run.load(given.run, model_file=given.model_file)
     with Console(stderr=True).status("the data is opened") as status:
         found = compression.compress(
-            opened, given.source, given.out, external_model=given.external_model, verify=given.verify, say=status.update
-        )
+            opened, given.source, given.out, psnr=given.psnr, bytes_per_item=given.bytes_per_item,
+            external_model=given.external_model, verify=given.verify, say=status.update,
+        )  # fmt: skip
     print(f"{found.raw:,} bytes in {found.size:,}, one in {found.raw / found.size:.1f}: {found.path}")
     print(f"of these {found.model:,} are the model's weights, {found.coded:,} what it did not expect")
     if found.modelled:
         more = found.modelled / found.expected - 1
         print(f"the model's own likelihood promised {found.expected:,.0f} for that: {more:.2%} more")
+    if found.psnr is not None:
+        print(f"{found.size / max(1, found.items):.1f} bytes an image, {found.psnr:.2f} dB")
     print("decoded and compared: the same" if given.verify else "not decoded and compared (--no-verify)")
     print(f"next: latente decompress {shlex.quote(str(found.path))} --out ...")
     return 0

@@ -78,6 +78,7 @@ def exact(model: nn.Module, bits: int) -> Any:
             parent, _, own = name.rpartition(".")
             new = Linear(module, bits) if isinstance(module, nn.Linear) else Embedding(module)
             setattr(made.get_submodule(parent), own, new)
+    made.one = 2**FRACTION  # type: ignore[assignment]  # what stands for 1
     if any(True for _ in made.parameters()):
         raise ValueError("this model has layers that cannot be made exact")
     return made

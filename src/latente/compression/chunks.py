@@ -39,6 +39,9 @@ class Job(Protocol):
     raw: int
     """bytes of the data"""
 
+    @property
+    def psnr(self) -> float | None: ...
+
     def chunks(self, verify: bool, say: Say) -> Iterator[Chunk]: ...
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from latente.codec.container import Damaged, Reader, Writer
 from latente.compression.chunks import Job
-from latente.compression.images import ImageJob, PackedImages
+from latente.compression.images import ImageJob, PackedImages, Wish
 from latente.compression.texts import PackedTexts, TextJob
 from latente.evaluation.findings import Say, silent
 from latente.run import ImageRun, Run, TextRun
 
-KINDS = {"pixels": PackedImages, "tokens": PackedTexts}
+KINDS = {"pixels": PackedImages, "latents": PackedImages, "tokens": PackedTexts}
 
 
 @dataclass(frozen=True)
@@ -35,23 +35,32 @@ class Packed:
     """what the model expects to need for the chunks it coded"""
     modelled: int
     """what they take"""
+    psnr: float | None = None
+    """dB, over all pixels; None where nothing is lost"""
 
 
 def compress(
-    run: Run, source: Any, out: str | Path, *, external_model: bool = False, verify: bool = True, say: Say = silent
-) -> Packed:
+    run: Run, source: Any, out: str | Path, *, psnr: float | None = None, bytes_per_item: float | None = None,
+    external_model: bool = False, verify: bool = True, say: Say = silent,
+) -> Packed:  # fmt: skip
     """Writes `source` to the new file `out`; it is decoded and compared before it appears under its name.
 
-    With a pixel model: images without loss, at the run's size and colours (whatever `latente train` takes, or uint8 (N,C,H,W), with
-    labels as a pair). With a language model: files byte by byte (a path, a folder, bytes). `external_model` leaves the weights
-    out: the run is then needed to read it. Raises ValueError for what cannot be compressed.
+    With a pixelcnn: images without loss, at the run's size and colours (whatever `latente train` takes, or uint8 (N,C,H,W), with
+    labels as a pair). With a compressor: images at least as good as `psnr` dB, or at most as large as `bytes_per_item`, the weights
+    counted in. With a gpt: files byte by byte (a path, a folder, bytes). `external_model` leaves the weights out: the run is then
+    needed to read it. Raises ValueError for what cannot be compressed.
     """
-    if isinstance(run, ImageRun) and hasattr(run.model, "walk"):
-        job: Job = ImageJob(run, source, external_model, say)
+    lossy = hasattr(run.model, "coder")
+    if psnr is not None and bytes_per_item is not None:
+        raise ValueError("--psnr or --bytes-per-item, not both")
+    if not lossy and (psnr is not None or bytes_per_item is not None):
+        raise ValueError(f"{run.family.name} loses nothing; --psnr and --bytes-per-item are for a compressor")
+    if isinstance(run, ImageRun) and (lossy or hasattr(run.model, "walk")):
+        job: Job = ImageJob(run, source, external_model, Wish(psnr, bytes_per_item), say)
     elif isinstance(run, TextRun):
         job = TextJob(run, source, external_model)
     else:
-        raise ValueError(f"{run.family.name} is no codec: train a pixelcnn on images, a gpt on text")
+        raise ValueError(f"{run.family.name} is no codec: train a pixelcnn or a compressor on images, a gpt on text")
     if run.record["model_sha256"] is not None and not external_model:
         raise ValueError("a model of your own file cannot be put into a .latente file; give --external-model")
     items = coded = modelled = 0
@@ -63,7 +72,7 @@ def compress(
             if chunk.modelled:
                 expected, modelled = expected + chunk.expected, modelled + len(chunk.payload)
     model = len(job.parts.get("model", b""))
-    return Packed(Path(out), items, job.raw, Path(out).stat().st_size, model, coded, expected, modelled)
+    return Packed(Path(out), items, job.raw, Path(out).stat().st_size, model, coded, expected, modelled, job.psnr)
 
 
 def decompress(

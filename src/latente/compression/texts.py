@@ -37,6 +37,8 @@ TOKENIZER = 1 << 28  # bytes of one, at most
 class TextJob:
     """Files on their way into a file."""
 
+    psnr = None
+
     def __init__(self, run: TextRun, source: Any, external_model: bool) -> None:
         files = _files(source)
         self.model, self.tokenizer = run.model, run.tokenizer

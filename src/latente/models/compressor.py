@@ -1,0 +1,334 @@
+"""Learned lossy compression: an autoencoder whose latents are whole numbers, trained for few bits and small errors together
+(Ballé et al. 2017, arXiv:1611.01704; with an autoregressive prior: Minnen et al. 2018, arXiv:1809.02736).
+
+    x (B,C,H,W) -> encoder -> y (B,K,h,w), h = H/4 -> times a gain -> round -> s, symbols -8..7 -> divided again -> decoder -> x
+                                                                      s -> what each symbol costs, given those before it -> bits
+
+B batch, C channels, H W height and width, K latent channels, D width of the prior, F of the decoder. One model serves `levels`
+qualities: each has its own price of an error, gain for every channel (Cui et al. 2020, arXiv:2003.02012) and embedding in prior
+and decoder. Rounding passes gradients straight through; bits are interpolated between the two nearest symbols, so they have a
+slope. What is kept to decode (`coder`) has no function but relu: with whole numbers for weights it is exact on any machine.
+Losses in bits a dimension + price * squared error, errors in the 0..255 of pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latente.config import Recipe, Size
+from latente.phases import Losses, Phase
+from latente.spec import ImageSpec
+
+Batch = dict[str, Tensor]
+SYMBOLS = 16  # -8..7
+LOWEST = -8
+PATCH = 4  # pixels of a side that become one place of the latents
+NEAR = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0))  # rows and columns away: what a block of the prior sees
+WINDOW = 2  # rows above and places to either side that its first layer sees
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes and prices of the compressor."""
+
+    latent_channels: int = 8
+    """K, symbols of every 4x4 pixels"""
+    width: int = 48
+    """D, numbers of the prior for each place"""
+    decoder_width: int = 64
+    """F, channels of the decoder at the smallest grid; half of it above"""
+    encoder_width: int = 128
+    """channels of the encoder, which no file has to hold"""
+    blocks: int = 2
+    """residual blocks of prior, decoder and encoder, each"""
+    levels: int = 8
+    """qualities that one model serves"""
+    least_price: float = 0.001
+    """bits a dimension that a squared error of 1 is worth, at the lowest quality"""
+    most_price: float = 0.012
+    """the same at the highest"""
+
+    @classmethod
+    def preset(cls, size: Size, spec: ImageSpec) -> Config:
+        return {
+            "tiny": cls(latent_channels=4, width=24, decoder_width=32, encoder_width=48, blocks=1),
+            "small": cls(),
+            "base": cls(latent_channels=8, width=96, decoder_width=128, encoder_width=256, blocks=3),
+        }[size]
+
+
+class Patches(nn.Module):
+    """A 3x3 convolution (B,I,h,w) -> (B,O,h,w) as one linear layer over patches, which is what can be made exact."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.linear: Any = nn.Linear(9 * inputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if isinstance(self.linear, nn.Linear):
+            return F.conv2d(x, self.linear.weight.view(-1, x.shape[1], 3, 3), self.linear.bias, padding=1)
+        return self.linear(F.unfold(x, 3, padding=1).mT).mT.unflatten(2, x.shape[2:])
+
+
+class Residual(nn.Module):
+    """x + conv(relu(conv(relu(x)))): (B,D,h,w) -> (B,D,h,w)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.one, self.two = Patches(channels, channels), Patches(channels, channels)
+        nn.init.zeros_(self.two.linear.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.two(F.relu(self.one(F.relu(x))))
+
+
+class Encoder(nn.Module):
+    """(B,C,H,W) floats and a quality (B,) -> (B,K,h,w)."""
+
+    def __init__(self, spec: ImageSpec, config: Config) -> None:
+        super().__init__()
+        width = config.encoder_width
+        self.first = Patches(4 * spec.channels, width // 2)
+        self.fine = nn.ModuleList(Residual(width // 2) for _ in range(config.blocks))
+        self.down = nn.Conv2d(2 * width, width, 1)
+        self.level = nn.Embedding(config.levels, width)
+        self.blocks = nn.ModuleList(Residual(width) for _ in range(config.blocks))
+        self.last = nn.Conv2d(width, config.latent_channels, 1)
+
+    def forward(self, x: Tensor, level: Tensor) -> Tensor:
+        x = self.first(F.pixel_unshuffle(x, 2))
+        for block in self.fine:
+            x = block(x)
+        x = self.down(F.pixel_unshuffle(x, 2)) + self.level(level)[:, :, None, None]
+        for block in self.blocks:
+            x = block(x)
+        return self.last(F.relu(x)).float()
+
+
+class Synthesis(nn.Module):
+    """Latents (B,K,h,w) and a quality (B,) -> pixels (B,C,4h,4w), 0 = grey, 1 = white."""
+
+    def __init__(self, spec: ImageSpec, config: Config) -> None:
+        super().__init__()
+        wide, half = config.decoder_width, config.decoder_width // 2
+        self.first = Patches(config.latent_channels, wide)
+        self.level = nn.Embedding(config.levels, wide)
+        self.blocks = nn.ModuleList(Residual(wide) for _ in range(config.blocks))
+        self.up = Patches(wide, 4 * half)
+        self.fine = nn.ModuleList(Residual(half) for _ in range(config.blocks))
+        self.last = Patches(half, 4 * spec.channels)
+
+    def forward(self, z: Tensor, level: Tensor) -> Tensor:
+        x = self.first(z) + self.level(level)[:, :, None, None]
+        for block in self.blocks:
+            x = block(x)
+        x = F.pixel_shuffle(self.up(F.relu(x)), 2)
+        for block in self.fine:
+            x = block(x)
+        return F.pixel_shuffle(self.last(F.relu(x)), 2)
+
+
+class Head(nn.Module):
+    """What is known at a place, and its earlier symbols, (N,D+j) -> logits of the next symbol (N,16)."""
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__()
+        self.hidden, self.out = nn.Linear(inputs, hidden), nn.Linear(hidden, SYMBOLS)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(F.relu(self.hidden(x)))
+
+
+class Coder(nn.Module):
+    """What decoding takes: the prior of the symbols, how they become latents again, and the synthesis."""
+
+    def __init__(self, spec: ImageSpec, config: Config) -> None:
+        super().__init__()
+        self.config, self.spec, self.one = config, spec, 1
+        self.grid = -(-spec.height // PATCH), -(-spec.width // PATCH)
+        k, width = config.latent_channels, config.width
+        before = [(row, column) for row in range(-WINDOW, 0) for column in range(-WINDOW, WINDOW + 1)]
+        self.before = before + [(0, column) for column in range(-WINDOW, 0)]
+        self.steps = nn.Embedding(config.levels, k)
+        self.first = nn.Linear(len(self.before) * k, width)
+        self.level = nn.Embedding(config.levels, width)
+        self.rows, self.columns = nn.Embedding(self.grid[0], width), nn.Embedding(self.grid[1], width)
+        self.blocks: Any = nn.ModuleList(
+            nn.ModuleList([nn.Linear(len(NEAR) * width, width), nn.Linear(width, width)]) for _ in range(config.blocks)
+        )
+        self.heads: Any = nn.ModuleList(Head(width + channel, width) for channel in range(k))
+        self.synthesis = Synthesis(spec, config)
+        for table in (self.rows, self.columns):
+            nn.init.zeros_(table.weight)
+        # A higher price of errors wants finer steps: they begin in the ratio that high rates would have.
+        prices = torch.linspace(math.log(config.least_price), math.log(config.most_price), config.levels)
+        with torch.no_grad():
+            self.steps.weight.copy_((0.5 * (prices.mean() - prices)).exp()[:, None].expand(-1, k))
+
+    def latents(self, symbols: Tensor, level: Tensor) -> Tensor:
+        """Symbols (B,K,h,w), whole, of a quality (B,) -> what the synthesis takes."""
+        return symbols * self.steps(level)[:, :, None, None]
+
+    def pixels(self, symbols: Tensor, level: Tensor) -> Tensor:
+        """Symbols of a quality -> (B,C,H,W), in units of the weights."""
+        return self.synthesis(self.latents(symbols, level), level)[:, :, : self.spec.height, : self.spec.width]
+
+    def shown(self, symbols: Tensor, level: int) -> Tensor:
+        """Symbols (B,K,h,w) of one quality as images, uint8."""
+        pixels = self.pixels(symbols, torch.full((len(symbols),), level, device=symbols.device))
+        return ((pixels / self.one + 1) * 127.5).clamp(0, 255).round().to(torch.uint8)
+
+    def logits(self, symbols: Tensor, level: Tensor) -> Tensor:
+        """(B,K,h,w) whole symbols -> (B,K,16,h,w): what each may be, given those before it, row by row, place by place."""
+        seen = symbols.float()
+        places = self.rows.weight.T[:, :, None] + self.columns.weight.T[:, None, :]
+        h = causal(seen, self.first.weight, self.before) + self.first.bias[:, None, None]
+        h = h + places + self.level(level)[:, :, None, None]
+        for wide, narrow in self.blocks:
+            inner = F.relu(causal(F.relu(h), wide.weight, NEAR) + wide.bias[:, None, None])
+            h = h + F.conv2d(inner, narrow.weight[:, :, None, None], narrow.bias)
+        both = torch.cat([F.relu(h), seen.to(h.dtype)], 1).permute(0, 2, 3, 1)
+        width = self.config.width
+        found = [head(both[..., : width + channel]) for channel, head in enumerate(self.heads)]
+        return torch.stack(found, 1).permute(0, 1, 4, 2, 3).float()
+
+    def walk(self, n: int, level: Tensor) -> Walk:
+        """The symbols of `n` images of a quality (n,), about to be made, or read again, one by one."""
+        return Walk(self, n, level)
+
+
+def causal(x: Tensor, weight: Tensor, places: Any) -> Tensor:
+    """A convolution (B,I,H,W) -> (B,O,H,W) that sees the `places` (rows, columns away; none after its own) by weight (O, places*I)."""
+    up, side = -min(row for row, _ in places), max(abs(column) for _, column in places)
+    parts = weight.unflatten(1, (len(places), -1)).transpose(0, 1)
+    rows, columns = (torch.tensor(part) for part in zip(*places))
+    kernel = weight.new_zeros(up + 1, 2 * side + 1, *parts.shape[1:]).index_put((rows + up, columns + side), parts)
+    return F.conv2d(F.pad(x, (side, side, up, 0)), kernel.permute(2, 3, 0, 1))
+
+
+class Model(nn.Module):
+    accepts = (ImageSpec,)
+    phases = (Phase("main"),)
+    recipe = Recipe(batch_size=64, learning_rate=1e-3, ema=0.999, clip=1.0, decay=0.5)
+    monitor = "total"
+    prices: Tensor
+
+    def __init__(self, config: Config, spec: ImageSpec) -> None:
+        super().__init__()
+        self.config, self.spec = config, spec
+        self.encoder, self.coder = Encoder(spec, config), Coder(spec, config)
+        prices = torch.linspace(math.log(config.least_price), math.log(config.most_price), config.levels).exp()
+        self.register_buffer("prices", prices, persistent=False)
+
+    def muon_parameters(self) -> list[str]:
+        """The matrices of all blocks."""
+        return [n for n, p in self.named_parameters() if p.ndim == 2 and (".blocks." in n or ".fine." in n)]
+
+    # ---- training -------------------------------------------------------------------------------------------------
+
+    def noise(self, n: int, phase: str, generator: torch.Generator) -> Batch:
+        """A quality for every image."""
+        return {"level": torch.randint(self.config.levels, (n,), generator=generator)}
+
+    def forward(self, batch: Batch, phase: str, progress: float) -> Losses:
+        """Bits a dimension, squared errors of pixels 0..255, and what both cost at the prices of the images' qualities."""
+        level = batch["level"]
+        y = self.scaled(batch["x"], level)
+        symbols = y.detach().round()
+        straight = y + (symbols - y.detach())
+        made = 127.5 * (1 + self.coder.pixels(straight, level).float())
+        error = (made - batch["x"].float()).square().flatten(1).mean(1)
+        bits = self._bits(y, symbols, level) / self.spec.dimensions
+        total = (bits + self.prices[level] * error).mean()
+        return Losses(total, {"bits_per_dim": bits.mean(), "squared_error": error.mean()})
+
+    def scaled(self, x: Tensor, level: Tensor) -> Tensor:
+        """uint8 (B,C,H,W) of a quality (B,) -> what is rounded to symbols, (B,K,h,w) within their range."""
+        height, width = (PATCH * side for side in self.coder.grid)
+        x = F.pad(x.float() / 127.5 - 1, (0, width - x.shape[3], 0, height - x.shape[2]), mode="replicate")
+        y = self.encoder(x, level) / self.coder.steps(level)[:, :, None, None]
+        return y.clamp(LOWEST, LOWEST + SYMBOLS - 1)
+
+    def _bits(self, y: Tensor, symbols: Tensor, level: Tensor) -> Tensor:
+        """What an image's symbols cost, (B,): between two symbols, in proportion."""
+        cost = -F.log_softmax(self.coder.logits(symbols, level), 2) / math.log(2)
+        below = y.detach().floor()
+        share = y - below
+        index = (below - LOWEST).long()[:, :, None]
+        low, high = cost.gather(2, index)[:, :, 0], cost.gather(2, (index + 1).clamp(max=SYMBOLS - 1))[:, :, 0]
+        there = cost.gather(2, (symbols - LOWEST).long()[:, :, None])[:, :, 0]
+        sloped = low.detach() * (1 - share) + high.detach() * share
+        return (there + sloped - sloped.detach()).flatten(1).sum(1)
+
+    # ---- use ------------------------------------------------------------------------------------------------------
+
+    def encode(self, batch: Batch, level: int | None = None) -> Tensor:
+        """Symbols of a quality (default: the highest), int64 (B,K,h,w)."""
+        of = self.config.levels - 1 if level is None else level
+        each = torch.full((len(batch["x"]),), of, device=self.prices.device)
+        return self.scaled(batch["x"], each).round().long()
+
+    def reconstruct(self, batch: Batch) -> Batch:
+        """Images as the highest quality keeps them."""
+        return {"x": self.coder.shown(self.encode(batch).float(), self.config.levels - 1)}
+
+    def sample(
+        self, n: int, *, condition: Tensor | None = None, generator: torch.Generator, temperature: float = 1.0
+    ) -> Batch:
+        """Images decoded from symbols drawn one by one at the highest quality."""
+        level = torch.full((n,), self.config.levels - 1, device=self.prices.device)
+
+        def draw(logits: Tensor) -> Tensor:
+            chances = F.softmax(logits.float() / temperature, 1).cpu()
+            return torch.multinomial(chances, 1, generator=generator)[:, 0].to(level.device)
+
+        symbols = self.coder.walk(n, level).through(draw)
+        return {"x": self.coder.shown(symbols.float(), self.config.levels - 1)}
+
+
+class Walk:
+    """Symbols made or read again one by one, remembering of every layer what later ones look at. `coder` may be an exact one."""
+
+    def __init__(self, coder: Any, n: int, level: Tensor) -> None:
+        self.coder, self.n = coder, n
+        (height, width), weight = coder.grid, coder.rows.weight
+        k = coder.config.latent_channels
+        self.symbols = torch.zeros(n, k, height, width, dtype=torch.int64, device=weight.device)
+        self.seen = weight.new_zeros(n, height + WINDOW, width + 2 * WINDOW, k)
+        self.lines = weight.new_zeros(len(coder.blocks), 2, n, width + 2, coder.config.width)
+        self.level = coder.level(level)
+
+    @torch.no_grad()
+    def through(self, choose: Callable[[Tensor], Tensor]) -> Tensor:
+        """All of the symbols, int64 (n,K,h,w): `choose` maps logits (n,16) to which of the 16 it is, (n,)."""
+        for row in range(self.coder.grid[0]):
+            for column in range(self.coder.grid[1]):
+                known = self.context(row, column)
+                for channel, head in enumerate(self.coder.heads):
+                    value = choose(head(known)) + LOWEST
+                    self.symbols[:, channel, row, column] = value
+                    known = torch.cat([known, (value * self.coder.one)[:, None].to(known.dtype)], 1)
+                self.seen[:, row + WINDOW, column + WINDOW] = known[:, self.coder.config.width :]
+        return self.symbols
+
+    def context(self, row: int, column: int) -> Tensor:
+        """What is known at a place, from all before it, (n,D)."""
+        coder = self.coder
+        above = self.seen[:, row : row + WINDOW, column : column + 2 * WINDOW + 1].flatten(1)
+        before = self.seen[:, row + WINDOW, column : column + WINDOW].flatten(1)
+        places = coder.rows.weight[row] + coder.columns.weight[column]
+        h = coder.first(torch.cat([above, before], 1)) + places + self.level
+        for number, (wide, narrow) in enumerate(coder.blocks):
+            upper, line = self.lines[number, (row + 1) % 2], self.lines[number, row % 2]
+            line[:, column + 1] = F.relu(h)
+            near = torch.cat([upper[:, column : column + 3].flatten(1), line[:, column : column + 2].flatten(1)], 1)
+            h = h + narrow(F.relu(wide(near)))
+        return F.relu(h)
