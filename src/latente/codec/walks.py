@@ -2,7 +2,7 @@
 
     items, cut into chunks -> a walk over all of them --whole frequencies--> a range coder a chunk -> bytes
 
-A walk is an object whose `through(choose)` asks for the values in order: `choose` maps logits (N,16) to values (N,). The decoder takes
+A walk is an object whose `through(choose)` asks for the values in order: `choose` maps logits (N,K) to values (N,). The decoder takes
 the steps of the encoder, and what is expected is exact, so it makes no difference how many items go together. N items.
 """
 
@@ -21,7 +21,7 @@ RARE = 2.0**-5  # what the coder makes of a frequency of 0
 
 
 def encoded(walk: Any, values: Iterable[np.ndarray], counts: Sequence[int]) -> tuple[list[bytes], np.ndarray]:
-    """The `values` of N items, (N,) each in 0..15, in the order of the walk, as chunks of so many items; and the bits of each, (N,)."""
+    """The `values` of N items, (N,) each, in the order of the walk, as chunks of so many items; and the bits of each, (N,)."""
     coders, parts = [Encoder() for _ in counts], _parts(counts)
     rows, known = np.arange(sum(counts)), iter(values)
     total = np.zeros(len(rows))

@@ -30,7 +30,7 @@ TOGETHER = 4  # chunks at once: a walk remembers some hundred MB for them
 TRIED = (6, 7, 8, 10)  # bits of a weight
 TRIAL = 200  # images that decide how many
 LEAST = 1 / 16  # bytes of a weight, on average: a header that asks for more weights than its file can hold is a forgery
-LOWEST = -8  # of the symbols of a compressor
+LOWEST = -16  # of the symbols of a compressor
 NAMES = 1 << 30  # bytes of all names, at most
 
 
@@ -72,16 +72,17 @@ class Lossy:
     ) -> tuple[list[bytes], np.ndarray, np.ndarray]:
         """As `Lossless.code`."""
         with torch.inference_mode():
-            symbols = self.model.encode({"x": torch.from_numpy(np.ascontiguousarray(x))}, self.level)
+            symbols = self.model.symbols({"x": torch.from_numpy(np.ascontiguousarray(x))}, self.level)
         values = (symbols - LOWEST).permute(2, 3, 1, 0).flatten(0, 2).numpy()
-        return *walks.encoded(self._walk(len(x)), values, counts), self._shown(symbols)
+        return *walks.encoded(self._walk(len(x), labels), values, counts), self._shown(symbols)
 
     def images(self, codes: Sequence[bytes], labels: np.ndarray | None, counts: Sequence[int]) -> np.ndarray:
         """As `Lossless.images`."""
-        return self._shown(walks.decoded(self._walk(sum(counts)), codes, counts))
+        return self._shown(walks.decoded(self._walk(sum(counts), labels), codes, counts))
 
-    def _walk(self, n: int) -> Any:
-        return self.net.walk(n, torch.full((n,), self.level))
+    def _walk(self, n: int, labels: np.ndarray | None) -> Any:
+        known = None if labels is None else torch.from_numpy(labels)
+        return self.net.walk(n, torch.full((n,), self.level), known)
 
     def _shown(self, symbols: torch.Tensor) -> np.ndarray:
         with torch.inference_mode():
@@ -131,7 +132,7 @@ class ImageJob:
     def _size(self, run: ImageRun, bits: int) -> float:
         """Bytes of a file with weights of so many bits; of a lossy one, with what its errors are worth in bytes at its price."""
         net, n = exact.exact(_kept(run.model), bits), len(self.some)
-        level = getattr(run.model, "levels", 1) // 2
+        level = run.record["config"].get("levels", 1) // 2
         coding = Lossy(net, level, run.model) if hasattr(run.model, "coder") else Lossless(net)
         each = 0.0
         if n:
@@ -145,7 +146,7 @@ class ImageJob:
         """The least quality that is as good as wished, or the highest that is as small; ValueError where there is none."""
         found = []
         for level in range(run.model.config.levels):
-            _, cost, made = Lossy(net, level, run.model).code(self.some, None, [len(self.some)])
+            _, cost, made = Lossy(net, level, run.model).code(self.some, self.some_labels, [len(self.some)])
             error = _squared(made, self.some) / max(1, self.some.size)
             found.append((psnr(error), cost.mean() / 8 + model / max(1, len(self.x)) if len(self.some) else 0.0))
         if wish.psnr is not None:

@@ -1,10 +1,11 @@
 """Learned lossy compression: an autoencoder whose latents are whole numbers, trained for few bits and small errors together
 (Ballé et al. 2017, arXiv:1611.01704; with an autoregressive prior: Minnen et al. 2018, arXiv:1809.02736).
 
-    x (B,C,H,W) -> encoder -> y (B,K,h,w), h = H/4 -> times a gain -> round -> s, symbols -8..7 -> divided again -> decoder -> x
+    x (B,C,H,W) -> encoder -> y (B,K,h,w), h = H/4 -> times a gain -> round -> s, symbols -16..15 -> divided again -> decoder -> x
                                                                       s -> what each symbol costs, given those before it -> bits
 
-B batch, C channels, H W height and width, K latent channels, D width of the prior, F of the decoder. One model serves `levels`
+B batch, C channels, H W height and width, K latent channels, D width of the prior. Encoder and decoder are a cosine transform of 4x4
+pixels, as it begins, and what a network adds to it: from the first step on it is a codec. One model serves `levels`
 qualities: each has its own price of an error, gain for every channel (Cui et al. 2020, arXiv:2003.02012) and embedding in prior
 and decoder. Rounding passes gradients straight through; bits are interpolated between the two nearest symbols, so they have a
 slope. What is kept to decode (`coder`) has no function but relu: with whole numbers for weights it is exact on any machine.
@@ -27,8 +28,8 @@ from latente.phases import Losses, Phase
 from latente.spec import ImageSpec
 
 Batch = dict[str, Tensor]
-SYMBOLS = 16  # -8..7
-LOWEST = -8
+SYMBOLS = 32  # -16..15
+LOWEST = -16
 PATCH = 4  # pixels of a side that become one place of the latents
 NEAR = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0))  # rows and columns away: what a block of the prior sees
 WINDOW = 2  # rows above and places to either side that its first layer sees
@@ -38,7 +39,7 @@ WINDOW = 2  # rows above and places to either side that its first layer sees
 class Config:
     """Sizes and prices of the compressor."""
 
-    latent_channels: int = 8
+    latent_channels: int = 16
     """K, symbols of every 4x4 pixels"""
     width: int = 48
     """D, numbers of the prior for each place"""
@@ -58,9 +59,9 @@ class Config:
     @classmethod
     def preset(cls, size: Size, spec: ImageSpec) -> Config:
         return {
-            "tiny": cls(latent_channels=4, width=24, decoder_width=32, encoder_width=48, blocks=1),
-            "small": cls(),
-            "base": cls(latent_channels=8, width=96, decoder_width=128, encoder_width=256, blocks=3),
+            "tiny": cls(8 * spec.channels, width=24, decoder_width=24, encoder_width=48, blocks=1),
+            "small": cls(16 * spec.channels),
+            "base": cls(16 * spec.channels, width=96, decoder_width=96, encoder_width=256, blocks=3),
         }[size]
 
 
@@ -101,15 +102,20 @@ class Encoder(nn.Module):
         self.level = nn.Embedding(config.levels, width)
         self.blocks = nn.ModuleList(Residual(width) for _ in range(config.blocks))
         self.last = nn.Conv2d(width, config.latent_channels, 1)
+        self.patch = nn.Conv2d(PATCH**2 * spec.channels, config.latent_channels, 1, bias=False)
+        with torch.no_grad():
+            self.last.weight.mul_(0.1)
+            self.patch.weight.copy_(cosines(spec.channels)[: config.latent_channels, :, None, None])
 
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
+        straight = self.patch(F.pixel_unshuffle(x, PATCH))
         x = self.first(F.pixel_unshuffle(x, 2))
         for block in self.fine:
             x = block(x)
         x = self.down(F.pixel_unshuffle(x, 2)) + self.level(level)[:, :, None, None]
         for block in self.blocks:
             x = block(x)
-        return self.last(F.relu(x)).float()
+        return (straight + self.last(F.relu(x))).float()
 
 
 class Synthesis(nn.Module):
@@ -124,24 +130,50 @@ class Synthesis(nn.Module):
         self.up = Patches(wide, 4 * half)
         self.fine = nn.ModuleList(Residual(half) for _ in range(config.blocks))
         self.last = Patches(half, 4 * spec.channels)
+        self.patch = nn.Linear(config.latent_channels, PATCH**2 * spec.channels)
+        with torch.no_grad():
+            self.last.linear.weight.mul_(0.1)
+            self.patch.weight.copy_(cosines(spec.channels)[: config.latent_channels].T)
 
     def forward(self, z: Tensor, level: Tensor) -> Tensor:
+        straight = F.pixel_shuffle(self.patch(z.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), PATCH)
         x = self.first(z) + self.level(level)[:, :, None, None]
         for block in self.blocks:
             x = block(x)
         x = F.pixel_shuffle(self.up(F.relu(x)), 2)
         for block in self.fine:
             x = block(x)
-        return F.pixel_shuffle(self.last(F.relu(x)), 2)
+        return straight + F.pixel_shuffle(self.last(F.relu(x)), 2)
+
+
+def cosines(channels: int) -> Tensor:
+    """The orthonormal discrete cosine transform of 4x4 pixels and their channels, (16C,16C), low frequencies first; columns as
+    `pixel_unshuffle` orders pixels."""
+
+    def basis(n: int) -> Tensor:
+        rows = torch.cos(torch.pi / n * torch.outer(torch.arange(n), torch.arange(n) + 0.5))
+        return rows / rows.norm(dim=1, keepdim=True)
+
+    of_pixels, of_colours = torch.kron(basis(PATCH), basis(PATCH)), basis(channels)
+    down, across, colour = torch.meshgrid(
+        torch.arange(PATCH), torch.arange(PATCH), torch.arange(channels), indexing="ij"
+    )
+    order = (down + across + 2 * colour).flatten().argsort(stable=True)
+    both = torch.einsum(
+        "pq,cd->pcdq", of_pixels, of_colours
+    )  # pixel_unshuffle: channel by channel, then pixel by pixel
+    return both.flatten(0, 1).flatten(1)[order]
 
 
 class Head(nn.Module):
-    """What is known at a place, and its earlier symbols, (N,D+j) -> logits of the next symbol (N,16)."""
+    """What is known at a place, and its earlier symbols, (N,D+j) -> logits of the next symbol (N,32)."""
 
     def __init__(self, inputs: int, hidden: int) -> None:
         super().__init__()
         self.hidden, self.out = nn.Linear(inputs, hidden), nn.Linear(hidden, SYMBOLS)
         nn.init.zeros_(self.out.weight)
+        with torch.no_grad():
+            self.out.bias.copy_(-0.7 * torch.arange(LOWEST, LOWEST + SYMBOLS).abs())
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out(F.relu(self.hidden(x)))
@@ -160,18 +192,20 @@ class Coder(nn.Module):
         self.steps = nn.Embedding(config.levels, k)
         self.first = nn.Linear(len(self.before) * k, width)
         self.level = nn.Embedding(config.levels, width)
+        self.label: Any = nn.Embedding(len(spec.classes), width) if spec.classes else None
         self.rows, self.columns = nn.Embedding(self.grid[0], width), nn.Embedding(self.grid[1], width)
         self.blocks: Any = nn.ModuleList(
             nn.ModuleList([nn.Linear(len(NEAR) * width, width), nn.Linear(width, width)]) for _ in range(config.blocks)
         )
         self.heads: Any = nn.ModuleList(Head(width + channel, width) for channel in range(k))
         self.synthesis = Synthesis(spec, config)
-        for table in (self.rows, self.columns):
-            nn.init.zeros_(table.weight)
-        # A higher price of errors wants finer steps: they begin in the ratio that high rates would have.
+        for table in (self.rows, self.columns, self.label):
+            if table is not None:
+                nn.init.zeros_(table.weight)
+        # At high rates the best step is sqrt(6 / (price * ln 2)) / 127.5 for bits and errors a dimension.
         prices = torch.linspace(math.log(config.least_price), math.log(config.most_price), config.levels)
         with torch.no_grad():
-            self.steps.weight.copy_((0.5 * (prices.mean() - prices)).exp()[:, None].expand(-1, k))
+            self.steps.weight.copy_((6 / prices.exp() / math.log(2)).sqrt()[:, None].expand(-1, k) / 127.5)
 
     def latents(self, symbols: Tensor, level: Tensor) -> Tensor:
         """Symbols (B,K,h,w), whole, of a quality (B,) -> what the synthesis takes."""
@@ -186,12 +220,16 @@ class Coder(nn.Module):
         pixels = self.pixels(symbols, torch.full((len(symbols),), level, device=symbols.device))
         return ((pixels / self.one + 1) * 127.5).clamp(0, 255).round().to(torch.uint8)
 
-    def logits(self, symbols: Tensor, level: Tensor) -> Tensor:
-        """(B,K,h,w) whole symbols -> (B,K,16,h,w): what each may be, given those before it, row by row, place by place."""
+    def known(self, level: Tensor, label: Tensor | None) -> Tensor:
+        """What is known of images before their first symbol, (B,D), from quality and, where there are classes, label (B,)."""
+        return self.level(level) if self.label is None else self.level(level) + self.label(label)
+
+    def logits(self, symbols: Tensor, level: Tensor, label: Tensor | None = None) -> Tensor:
+        """(B,K,h,w) whole symbols -> (B,K,32,h,w): what each may be, given those before it, row by row, place by place."""
         seen = symbols.float()
         places = self.rows.weight.T[:, :, None] + self.columns.weight.T[:, None, :]
         h = causal(seen, self.first.weight, self.before) + self.first.bias[:, None, None]
-        h = h + places + self.level(level)[:, :, None, None]
+        h = h + places + self.known(level, label)[:, :, None, None]
         for wide, narrow in self.blocks:
             inner = F.relu(causal(F.relu(h), wide.weight, NEAR) + wide.bias[:, None, None])
             h = h + F.conv2d(inner, narrow.weight[:, :, None, None], narrow.bias)
@@ -200,9 +238,9 @@ class Coder(nn.Module):
         found = [head(both[..., : width + channel]) for channel, head in enumerate(self.heads)]
         return torch.stack(found, 1).permute(0, 1, 4, 2, 3).float()
 
-    def walk(self, n: int, level: Tensor) -> Walk:
-        """The symbols of `n` images of a quality (n,), about to be made, or read again, one by one."""
-        return Walk(self, n, level)
+    def walk(self, n: int, level: Tensor, label: Tensor | None = None) -> Walk:
+        """The symbols of `n` images of a quality and class, (n,) each, about to be made, or read again, one by one."""
+        return Walk(self, n, self.known(level, label))
 
 
 def causal(x: Tensor, weight: Tensor, places: Any) -> Tensor:
@@ -224,6 +262,7 @@ class Model(nn.Module):
     def __init__(self, config: Config, spec: ImageSpec) -> None:
         super().__init__()
         self.config, self.spec = config, spec
+        self.needs_label = bool(spec.classes)
         self.encoder, self.coder = Encoder(spec, config), Coder(spec, config)
         prices = torch.linspace(math.log(config.least_price), math.log(config.most_price), config.levels).exp()
         self.register_buffer("prices", prices, persistent=False)
@@ -246,7 +285,7 @@ class Model(nn.Module):
         straight = y + (symbols - y.detach())
         made = 127.5 * (1 + self.coder.pixels(straight, level).float())
         error = (made - batch["x"].float()).square().flatten(1).mean(1)
-        bits = self._bits(y, symbols, level) / self.spec.dimensions
+        bits = self._bits(y, symbols, level, batch.get("label")) / self.spec.dimensions
         total = (bits + self.prices[level] * error).mean()
         return Losses(total, {"bits_per_dim": bits.mean(), "squared_error": error.mean()})
 
@@ -257,9 +296,9 @@ class Model(nn.Module):
         y = self.encoder(x, level) / self.coder.steps(level)[:, :, None, None]
         return y.clamp(LOWEST, LOWEST + SYMBOLS - 1)
 
-    def _bits(self, y: Tensor, symbols: Tensor, level: Tensor) -> Tensor:
+    def _bits(self, y: Tensor, symbols: Tensor, level: Tensor, label: Tensor | None = None) -> Tensor:
         """What an image's symbols cost, (B,): between two symbols, in proportion."""
-        cost = -F.log_softmax(self.coder.logits(symbols, level), 2) / math.log(2)
+        cost = -F.log_softmax(self.coder.logits(symbols, level, label), 2) / math.log(2)
         below = y.detach().floor()
         share = y - below
         index = (below - LOWEST).long()[:, :, None]
@@ -270,45 +309,53 @@ class Model(nn.Module):
 
     # ---- use ------------------------------------------------------------------------------------------------------
 
-    def encode(self, batch: Batch, level: int | None = None) -> Tensor:
-        """Symbols of a quality (default: the highest), int64 (B,K,h,w)."""
-        of = self.config.levels - 1 if level is None else level
-        each = torch.full((len(batch["x"]),), of, device=self.prices.device)
+    def symbols(self, batch: Batch, level: int) -> Tensor:
+        """What images of a quality are coded as, int64 (B,K,h,w)."""
+        each = torch.full((len(batch["x"]),), level, device=self.prices.device)
         return self.scaled(batch["x"], each).round().long()
+
+    def encode(self, batch: Batch) -> Tensor:
+        """The symbols of the highest quality as a vector, (B,K*h*w)."""
+        return self.symbols(batch, self.config.levels - 1).float().flatten(1)
 
     def reconstruct(self, batch: Batch) -> Batch:
         """Images as the highest quality keeps them."""
-        return {"x": self.coder.shown(self.encode(batch).float(), self.config.levels - 1)}
+        level = self.config.levels - 1
+        return {"x": self.coder.shown(self.symbols(batch, level).float(), level)}
 
     def sample(
         self, n: int, *, condition: Tensor | None = None, generator: torch.Generator, temperature: float = 1.0
     ) -> Batch:
         """Images decoded from symbols drawn one by one at the highest quality."""
-        level = torch.full((n,), self.config.levels - 1, device=self.prices.device)
+        device, made = self.prices.device, {}
+        if self.spec.classes:
+            drawn = torch.randint(len(self.spec.classes), (n,), generator=generator)
+            made["label"] = (drawn if condition is None else condition).to(device)
 
         def draw(logits: Tensor) -> Tensor:
             chances = F.softmax(logits.float() / temperature, 1).cpu()
-            return torch.multinomial(chances, 1, generator=generator)[:, 0].to(level.device)
+            return torch.multinomial(chances, 1, generator=generator)[:, 0].to(device)
 
-        symbols = self.coder.walk(n, level).through(draw)
-        return {"x": self.coder.shown(symbols.float(), self.config.levels - 1)}
+        level = self.config.levels - 1
+        symbols = self.coder.walk(n, torch.full((n,), level, device=device), made.get("label")).through(draw)
+        return {"x": self.coder.shown(symbols.float(), level), **made}
 
 
 class Walk:
     """Symbols made or read again one by one, remembering of every layer what later ones look at. `coder` may be an exact one."""
 
-    def __init__(self, coder: Any, n: int, level: Tensor) -> None:
-        self.coder, self.n = coder, n
+    def __init__(self, coder: Any, n: int, known: Tensor) -> None:
+        """`known` (n,D) as `Coder.known` gives it."""
+        self.coder, self.known = coder, known
         (height, width), weight = coder.grid, coder.rows.weight
         k = coder.config.latent_channels
         self.symbols = torch.zeros(n, k, height, width, dtype=torch.int64, device=weight.device)
         self.seen = weight.new_zeros(n, height + WINDOW, width + 2 * WINDOW, k)
         self.lines = weight.new_zeros(len(coder.blocks), 2, n, width + 2, coder.config.width)
-        self.level = coder.level(level)
 
     @torch.no_grad()
     def through(self, choose: Callable[[Tensor], Tensor]) -> Tensor:
-        """All of the symbols, int64 (n,K,h,w): `choose` maps logits (n,16) to which of the 16 it is, (n,)."""
+        """All of the symbols, int64 (n,K,h,w): `choose` maps logits (n,32) to which of the 32 it is, (n,)."""
         for row in range(self.coder.grid[0]):
             for column in range(self.coder.grid[1]):
                 known = self.context(row, column)
@@ -325,7 +372,7 @@ class Walk:
         above = self.seen[:, row : row + WINDOW, column : column + 2 * WINDOW + 1].flatten(1)
         before = self.seen[:, row + WINDOW, column : column + WINDOW].flatten(1)
         places = coder.rows.weight[row] + coder.columns.weight[column]
-        h = coder.first(torch.cat([above, before], 1)) + places + self.level
+        h = coder.first(torch.cat([above, before], 1)) + places + self.known
         for number, (wide, narrow) in enumerate(coder.blocks):
             upper, line = self.lines[number, (row + 1) % 2], self.lines[number, row % 2]
             line[:, column + 1] = F.relu(h)
