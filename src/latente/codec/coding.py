@@ -19,7 +19,7 @@ from torch import Tensor
 
 FRACTION = 12  # logits are whole multiples of 2^-FRACTION nat
 STEP = 8  # the table's step is 2^-STEP nat
-UNIT = 1 << 18  # the frequency of the likeliest value
+UNIT = 1 << 17  # the frequency of the likeliest value
 _stream: Any = constriction.stream  # type: ignore[attr-defined]
 _FAMILY = _stream.model.Categorical(perfect=False)
 
@@ -34,7 +34,7 @@ def table() -> Tensor:
 
 
 def frequencies(logits: Tensor) -> np.ndarray:
-    """Whole logits (N,K), K up to 32, float64 -> how often each value is expected, float32 (N,K) whole numbers."""
+    """Whole logits (N,K), K up to 64, float64 -> how often each value is expected, float32 (N,K) whole numbers."""
     powers = table()
     below = torch.floor((logits.amax(1, keepdim=True) - logits) * 2.0 ** (STEP - FRACTION))
     return powers[below.clamp_(max=len(powers) - 1).long()].numpy()

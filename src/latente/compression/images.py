@@ -30,7 +30,6 @@ TOGETHER = 4  # chunks at once: a walk remembers some hundred MB for them
 TRIED = (6, 7, 8, 10)  # bits of a weight
 TRIAL = 200  # images that decide how many
 LEAST = 1 / 16  # bytes of a weight, on average: a header that asks for more weights than its file can hold is a forgery
-LOWEST = -16  # of the symbols of a compressor
 NAMES = 1 << 30  # bytes of all names, at most
 
 
@@ -73,7 +72,8 @@ class Lossy:
         """As `Lossless.code`."""
         with torch.inference_mode():
             symbols = self.model.symbols({"x": torch.from_numpy(np.ascontiguousarray(x))}, self.level)
-        values = (symbols - LOWEST).permute(2, 3, 1, 0).flatten(0, 2).numpy()
+        lowest = torch.tensor(self.net.symbols)[:, None, None] // 2
+        values = (symbols + lowest).permute(2, 3, 1, 0).flatten(0, 2).numpy()
         return *walks.encoded(self._walk(len(x), labels), values, counts), self._shown(symbols)
 
     def images(self, codes: Sequence[bytes], labels: np.ndarray | None, counts: Sequence[int]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Learned lossy compression: an autoencoder whose latents are whole numbers, trained for few bits and small errors together
 (Ballé et al. 2017, arXiv:1611.01704; with an autoregressive prior: Minnen et al. 2018, arXiv:1809.02736).
 
-    x (B,C,H,W) -> encoder -> y (B,K,h,w), h = H/4 -> times a gain -> round -> s, symbols -16..15 -> divided again -> decoder -> x
+    x (B,C,H,W) -> encoder -> y (B,K,h,w), h = H/4 -> times a gain -> round -> s, whole numbers, symbols -> divided again -> decoder -> x
                                                                       s -> what each symbol costs, given those before it -> bits
 
 B batch, C channels, H W height and width, K latent channels, D width of the prior. Encoder and decoder are a cosine transform of 4x4
@@ -28,8 +28,10 @@ from latente.phases import Losses, Phase
 from latente.spec import ImageSpec
 
 Batch = dict[str, Tensor]
-SYMBOLS = 32  # -16..15
-LOWEST = -16
+SYMBOLS = (
+    64,
+    32,
+)  # of the brightness of a patch, one channel a colour, and of every other latent channel; half of them below 0
 PATCH = 4  # pixels of a side that become one place of the latents
 NEAR = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0))  # rows and columns away: what a block of the prior sees
 WINDOW = 2  # rows above and places to either side that its first layer sees
@@ -43,7 +45,7 @@ class Config:
     """K, symbols of every 4x4 pixels"""
     width: int = 48
     """D, numbers of the prior for each place"""
-    decoder_width: int = 64
+    decoder_width: int = 48
     """F, channels of the decoder at the smallest grid; half of it above"""
     encoder_width: int = 128
     """channels of the encoder, which no file has to hold"""
@@ -127,7 +129,7 @@ class Synthesis(nn.Module):
         self.first = Patches(config.latent_channels, wide)
         self.level = nn.Embedding(config.levels, wide)
         self.blocks = nn.ModuleList(Residual(wide) for _ in range(config.blocks))
-        self.up = Patches(wide, 4 * half)
+        self.up = nn.Linear(wide, 4 * half)
         self.fine = nn.ModuleList(Residual(half) for _ in range(config.blocks))
         self.last = Patches(half, 4 * spec.channels)
         self.patch = nn.Linear(config.latent_channels, PATCH**2 * spec.channels)
@@ -140,7 +142,7 @@ class Synthesis(nn.Module):
         x = self.first(z) + self.level(level)[:, :, None, None]
         for block in self.blocks:
             x = block(x)
-        x = F.pixel_shuffle(self.up(F.relu(x)), 2)
+        x = F.pixel_shuffle(self.up(F.relu(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2), 2)
         for block in self.fine:
             x = block(x)
         return straight + F.pixel_shuffle(self.last(F.relu(x)), 2)
@@ -166,14 +168,14 @@ def cosines(channels: int) -> Tensor:
 
 
 class Head(nn.Module):
-    """What is known at a place, and its earlier symbols, (N,D+j) -> logits of the next symbol (N,32)."""
+    """What is known at a place, and its earlier symbols, (N,D+j) -> logits of the next one, (N,S)."""
 
-    def __init__(self, inputs: int, hidden: int) -> None:
+    def __init__(self, inputs: int, hidden: int, symbols: int) -> None:
         super().__init__()
-        self.hidden, self.out = nn.Linear(inputs, hidden), nn.Linear(hidden, SYMBOLS)
+        self.hidden, self.out = nn.Linear(inputs, hidden), nn.Linear(hidden, symbols)
         nn.init.zeros_(self.out.weight)
         with torch.no_grad():
-            self.out.bias.copy_(-0.7 * torch.arange(LOWEST, LOWEST + SYMBOLS).abs())
+            self.out.bias.copy_(-0.7 * torch.arange(-symbols // 2, symbols // 2).abs())
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out(F.relu(self.hidden(x)))
@@ -197,7 +199,8 @@ class Coder(nn.Module):
         self.blocks: Any = nn.ModuleList(
             nn.ModuleList([nn.Linear(len(NEAR) * width, width), nn.Linear(width, width)]) for _ in range(config.blocks)
         )
-        self.heads: Any = nn.ModuleList(Head(width + channel, width) for channel in range(k))
+        self.symbols = [SYMBOLS[channel >= spec.channels] for channel in range(k)]
+        self.heads: Any = nn.ModuleList(Head(width + channel, width, of) for channel, of in enumerate(self.symbols))
         self.synthesis = Synthesis(spec, config)
         for table in (self.rows, self.columns, self.label):
             if table is not None:
@@ -224,8 +227,8 @@ class Coder(nn.Module):
         """What is known of images before their first symbol, (B,D), from quality and, where there are classes, label (B,)."""
         return self.level(level) if self.label is None else self.level(level) + self.label(label)
 
-    def logits(self, symbols: Tensor, level: Tensor, label: Tensor | None = None) -> Tensor:
-        """(B,K,h,w) whole symbols -> (B,K,32,h,w): what each may be, given those before it, row by row, place by place."""
+    def logits(self, symbols: Tensor, level: Tensor, label: Tensor | None = None) -> list[Tensor]:
+        """What each symbol of (B,K,h,w) may be, given those before it, row by row, place by place: K times (B,h,w,S)."""
         seen = symbols.float()
         places = self.rows.weight.T[:, :, None] + self.columns.weight.T[:, None, :]
         h = causal(seen, self.first.weight, self.before) + self.first.bias[:, None, None]
@@ -235,8 +238,7 @@ class Coder(nn.Module):
             h = h + F.conv2d(inner, narrow.weight[:, :, None, None], narrow.bias)
         both = torch.cat([F.relu(h), seen.to(h.dtype)], 1).permute(0, 2, 3, 1)
         width = self.config.width
-        found = [head(both[..., : width + channel]) for channel, head in enumerate(self.heads)]
-        return torch.stack(found, 1).permute(0, 1, 4, 2, 3).float()
+        return [head(both[..., : width + channel]).float() for channel, head in enumerate(self.heads)]
 
     def walk(self, n: int, level: Tensor, label: Tensor | None = None) -> Walk:
         """The symbols of `n` images of a quality and class, (n,) each, about to be made, or read again, one by one."""
@@ -294,18 +296,21 @@ class Model(nn.Module):
         height, width = (PATCH * side for side in self.coder.grid)
         x = F.pad(x.float() / 127.5 - 1, (0, width - x.shape[3], 0, height - x.shape[2]), mode="replicate")
         y = self.encoder(x, level) / self.coder.steps(level)[:, :, None, None]
-        return y.clamp(LOWEST, LOWEST + SYMBOLS - 1)
+        most = torch.tensor([of // 2 - 1.0 for of in self.coder.symbols], device=y.device)[:, None, None]
+        return y.clamp(-1 - most, most)
 
     def _bits(self, y: Tensor, symbols: Tensor, level: Tensor, label: Tensor | None = None) -> Tensor:
         """What an image's symbols cost, (B,): between two symbols, in proportion."""
-        cost = -F.log_softmax(self.coder.logits(symbols, level, label), 2) / math.log(2)
         below = y.detach().floor()
-        share = y - below
-        index = (below - LOWEST).long()[:, :, None]
-        low, high = cost.gather(2, index)[:, :, 0], cost.gather(2, (index + 1).clamp(max=SYMBOLS - 1))[:, :, 0]
-        there = cost.gather(2, (symbols - LOWEST).long()[:, :, None])[:, :, 0]
-        sloped = low.detach() * (1 - share) + high.detach() * share
-        return (there + sloped - sloped.detach()).flatten(1).sum(1)
+        share, total = y - below, y.new_zeros(len(y))
+        for channel, logits in enumerate(self.coder.logits(symbols, level, label)):
+            of = logits.shape[-1]
+            cost = -F.log_softmax(logits, 3) / math.log(2)
+            at = (torch.stack([below[:, channel], below[:, channel] + 1, symbols[:, channel]], 3) + of // 2).long()
+            low, high, there = cost.gather(3, at.clamp(max=of - 1)).unbind(3)
+            sloped = low.detach() * (1 - share[:, channel]) + high.detach() * share[:, channel]
+            total = total + (there + sloped - sloped.detach()).flatten(1).sum(1)
+        return total
 
     # ---- use ------------------------------------------------------------------------------------------------------
 
@@ -355,12 +360,12 @@ class Walk:
 
     @torch.no_grad()
     def through(self, choose: Callable[[Tensor], Tensor]) -> Tensor:
-        """All of the symbols, int64 (n,K,h,w): `choose` maps logits (n,32) to which of the 32 it is, (n,)."""
+        """All of the symbols, int64 (n,K,h,w): `choose` maps logits (n,S) to which of S it is, (n,)."""
         for row in range(self.coder.grid[0]):
             for column in range(self.coder.grid[1]):
                 known = self.context(row, column)
                 for channel, head in enumerate(self.coder.heads):
-                    value = choose(head(known)) + LOWEST
+                    value = choose(head(known)) - self.coder.symbols[channel] // 2
                     self.symbols[:, channel, row, column] = value
                     known = torch.cat([known, (value * self.coder.one)[:, None].to(known.dtype)], 1)
                 self.seen[:, row + WINDOW, column + WINDOW] = known[:, self.coder.config.width :]
