@@ -1,6 +1,6 @@
 """Training throughput: our engine beside a plain loop over the same architecture, on Fashion-MNIST.
 
-    python benchmarks/throughput.py [--threads 1] [--seconds 20] [--size tiny]
+    python benchmarks/throughput.py [--threads 1] [--seconds 20] [--size tiny] [--models vae gan]
 
 The plain loop is what one writes by hand: float32, channels_last, batches already in memory, the same phases, losses and fused
 AdamW; no averaging of weights, no logging, nothing read from disk. Ours is the whole engine in the precision a budget would
@@ -75,6 +75,7 @@ def rate(step, seconds):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="*")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--size", default="tiny")
@@ -82,7 +83,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     data = open_source("fashion-mnist", ImageOptions())
     print(f"{'family':<14}{'plain loop':>14}{'latente':>14}   items/s, {given.threads} threads, size {given.size}")
-    for name in registry.names():
+    for name in given.models or [name for name in registry.names() if registry.load(name).kind == "image"]:
         family = registry.load(name)
         config = family.Config.preset(given.size, data.spec)
 
@@ -101,7 +102,7 @@ def main() -> None:
         pairs = [(rate(hand, given.seconds / 4), rate(engines[precision], given.seconds / 4)) for _ in range(5)]
         ratio = statistics.median(b / a for a, b in pairs)
         a, b = (statistics.median(column) * recipe.batch_size for column in zip(*pairs))
-        print(f"{name:<14}{a:>14,.0f}{b:>14,.0f}   {ratio:.2f}x  {precision}")
+        print(f"{name:<14}{a:>14,.0f}{b:>14,.0f}   {ratio:.2f}x  {precision}", flush=True)
 
 
 if __name__ == "__main__":

@@ -70,6 +70,24 @@ def test_little_time_is_not_spent_on_measuring_what_cannot_fit():
     assert spent[0] < 5
 
 
+@pytest.mark.parametrize(
+    ("rates", "kept"),
+    [({8: 1.0, 4: 0.7, 2: 0.6, 1: 0.8}, 2), ({8: 1.0, 4: 0.95}, 8), ({8: 1, 4: 0.5, 2: 0.3, 1: 0.1}, 1)],
+)
+def test_fewer_threads_are_taken_where_they_are_faster(rates, kept):
+    class Small(torch.nn.Module):
+        phases = (Phase("main"),)
+
+    before = torch.get_num_threads()
+    try:
+        chosen = budget.Choice("tiny", "float32", Recipe(), rates[8])
+        chosen = budget.fewer_threads(chosen, Small(), lambda *_: rates[torch.get_num_threads()], 8)
+        assert torch.get_num_threads() == kept and chosen.seconds_per_step == rates[kept]
+        assert chosen.threads == (kept if kept < 8 else 0)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_device_that_is_not_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="--device cuda: torch finds none"):

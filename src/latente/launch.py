@@ -59,6 +59,7 @@ def train(
         say(f"note: {line}")
     if shard:
         _check_shardable(family, recipe, processes)
+    free = threads is None and processes == 1 and fabric.device.type == "cpu"  # to take fewer, where that is faster
     threads = threads or int(os.environ.get("OMP_NUM_THREADS") or len(_cores()))
     torch.set_num_threads(threads)
 
@@ -74,8 +75,8 @@ def train(
     chosen_size = size or "small"
     if allowed is not None:
         deadline = started + allowed * 0.97
-        choice = _measured(fabric, data, build, planned, size, precision, deadline, seed)
-        chosen_size, precision = choice.size, choice.precision
+        choice = _measured(fabric, data, build, planned, size, precision, deadline, seed, threads if free else 1)
+        chosen_size, precision, planned["threads"] = choice.size, choice.precision, choice.threads or threads
         net, own = build(chosen_size)
         own = replace(own, accumulate=choice.recipe.accumulate)
         # A tenth more than measured, for a warm-up is slower; the deadline moves the end where it must.
@@ -113,7 +114,11 @@ def train(
     say(
         f"{family.name} ({chosen_size}) on {data.name}: {plan.steps:,} steps of {plan.batch_size}, {plan.precision}, into {path}"
     )
-    return _fit(fabric, net, data, own, plan, record, path, track, quiet, deadline, family, look=watch.look)
+    torch.set_num_threads(plan.threads)
+    try:
+        return _fit(fabric, net, data, own, plan, record, path, track, quiet, deadline, family, look=watch.look)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def resume(
@@ -246,6 +251,7 @@ def _measured(
     precision: str,
     deadline: float,
     seed: int,
+    threads: int,
 ) -> Any:
     def timed(model: Any, recipe: Recipe, kind: str, steps: int) -> float:
         plan = budgets.plan(1000, recipe, precision=kind, **{**planned, "processes": 1})
@@ -266,6 +272,7 @@ def _measured(
         choice = budgets.choose(
             single, (size,) if size else SIZES, precisions, timed, lambda: deadline - time.monotonic()
         )
+        choice = budgets.fewer_threads(choice, single(choice.size)[0], timed, threads)
     return fabric.broadcast(choice)
 
 

@@ -110,6 +110,8 @@ class Choice:
     precision: str
     recipe: Recipe
     seconds_per_step: float
+    threads: int = 0
+    """fewer than there are, where these are faster: small operations wait for each other; 0 = as many as before"""
 
 
 def choose(build: Callable[[str], tuple[nn.Module, Recipe]], sizes: tuple[str, ...], precisions: tuple[str, ...],
@@ -136,6 +138,20 @@ def choose(build: Callable[[str], tuple[nn.Module, Recipe]], sizes: tuple[str, .
             break
     assert chosen is not None
     return chosen
+
+
+def fewer_threads(choice: Choice, model: nn.Module, timed: Callable[..., float], threads: int) -> Choice:
+    """The choice, with half as many threads, a quarter, ... for as long as that makes its steps faster by a tenth or more."""
+    steps = max(4, math.lcm(*(phase.every for phase in model.phases)))  # type: ignore[attr-defined]
+    while threads > 1:
+        torch.set_num_threads(threads // 2)
+        rate = timed(copy.deepcopy(model), choice.recipe, choice.precision, steps)
+        if rate > 0.9 * choice.seconds_per_step:
+            break
+        threads //= 2
+        choice = replace(choice, seconds_per_step=rate, threads=threads)
+    torch.set_num_threads(threads)
+    return choice
 
 
 def _fitting(
