@@ -142,7 +142,7 @@ class ImageRun(Run):
         """Samples beside the images of the test split, and what validation images score there: judge, distances, copying, use."""
         data = self.reopened(source)
         say("the likelihood of held-out images")
-        known = held(data, self._nats(data, seed))
+        known = replace(held(data, self._nats(data, seed)), rates=self._rates(data))
         wanted = images.wanted(known)
         say(f"making {wanted:,} samples")
         made = self.sample(wanted, seed=seed)
@@ -161,6 +161,17 @@ class ImageRun(Run):
                     nats.append(-self.model.log_prob(batch, keyed(seed, "likelihood", split, start), DRAWS).numpy())
                 found.append(np.concatenate(nats))
         return found[0], found[1]
+
+    def _rates(self, data: Dataset) -> tuple[np.ndarray, np.ndarray] | None:
+        """Bits and squared errors of a pixel (L,N), at each of L qualities, of the first N test images, where the model codes with loss."""
+        if not hasattr(self.model, "rate"):
+            return None
+        items = data.splits["test"][:LIKELY]
+        batches = [data.batch(items[start : start + CHUNK]) for start in range(0, len(items), CHUNK)]
+        with torch.inference_mode():
+            found = [[self.model.rate(batch, level) for batch in batches] for level in range(self.model.config.levels)]
+        bits, errors = (np.stack([np.concatenate([pair[i].numpy() for pair in of]) for of in found]) for i in (0, 1))
+        return bits, errors
 
     def open(self, source: Any) -> Dataset:
         """`source` read at this run's size and colours. Raises ValueError when a model that needs labels meets other classes."""
@@ -330,7 +341,7 @@ def held(data: Dataset, nats: tuple[np.ndarray, np.ndarray] | None = None) -> im
     """The real images that samples are measured by. What is learned on them once is kept in the cache."""
     train, test, fresh = (images.Images(data.images, data.splits[part]) for part in ("train", "test", "validation"))
     kept = cache_folder() / "features" / f"{data.fingerprint}-{features.LEARNING}.safetensors"
-    return images.Held(train, test, fresh, data.labels, data.spec.classes, nats, kept)
+    return images.Held(train, test, fresh, data.labels, data.spec.classes, nats, kept=kept)
 
 
 # ---- opening a run -------------------------------------------------------------------------------------------------

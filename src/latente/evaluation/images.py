@@ -15,14 +15,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latente.evaluation import copying, distances
+from latente.evaluation import coding, copying, distances
 from latente.evaluation.copying import Images
 from latente.evaluation.features import Features, learned
 from latente.evaluation.findings import Chart, Evaluation, Gallery, Say, silent
@@ -50,6 +49,8 @@ class Held:
     labels: np.ndarray | None = None
     classes: Sequence[str] = ()
     nats: tuple[np.ndarray, np.ndarray] | None = None
+    rates: tuple[np.ndarray, np.ndarray] | None = None
+    """bits and squared errors of a pixel (L,N), at L qualities of the first N images of the test split, where the model is a codec"""
     kept: Path | None = None
     """where learned features are kept for the next evaluation on the same data"""
 
@@ -88,9 +89,18 @@ def evaluated(
     test, fresh = (Images(p.array, p.at[np.sort(random.permutation(len(p))[:n])]) for p in (held.test, held.fresh))
     scores: list[Score] = []
     charts: list[Chart] = []
+    galleries: list[Gallery] = []
     notes: list[str] = []
     if held.nats is not None:
         scores += _likelihood(*held.nats, held.test)
+        parts = {name: nats / math.log(2) for name, nats in zip(("training", "test"), held.nats)}
+        chart, costly = coding.costs(parts, held.test[: len(held.nats[1])])
+        charts.append(chart)
+        galleries.append(costly)
+    if held.rates is not None:
+        found, chart = coding.rates(*held.rates, held.test[: held.rates[0].shape[1]])
+        scores += found
+        charts.append(chart)
     if n >= FEWEST:
         real, other = test[:], fresh[:]
         say("a judge learns to tell samples from real images")
@@ -119,7 +129,7 @@ def evaluated(
     found, pairs = copying.copied(samples[:COPIES], held.train, held.test, seed)
     sheet = [("real, held out", test[:SHOWN]), ("samples", samples[:SHOWN])]
     beside = Gallery("Samples beside real images", "Neither row was chosen: they are the first ones.", sheet)
-    return Evaluation([*scores, *found], [beside, pairs], charts, notes, made)
+    return Evaluation([*scores, *found], [beside, pairs, *galleries], charts, notes, made)
 
 
 def features(held: Held) -> Features:
@@ -284,19 +294,10 @@ def _likelihood(train: np.ndarray, test: np.ndarray, images: Images) -> list[Sco
 
 def _codecs(images: np.ndarray) -> dict[str, int]:
     """Bytes that general codecs need for the images (N,C,H,W) on one sheet."""
-    from PIL import Image
-
-    n, channels, height, width = images.shape
-    columns = min(n, max(1, 16_000 // width), math.ceil(n**0.5))
-    rows = -(-n // columns)
-    sheet = np.zeros((rows * columns, channels, height, width), np.uint8)
-    sheet[:n] = images
-    sheet = sheet.reshape(rows, columns, channels, height, width).transpose(0, 3, 1, 4, 2)
-    sheet = sheet.reshape(rows * height, columns * width, channels)
     result = {"xz": len(lzma.compress(images.tobytes(), preset=6))}
-    if sheet.shape[0] <= 16_000 and channels in (1, 3):
+    sheet = coding.sheet(images)
+    if sheet is not None:
         file = io.BytesIO()
-        picture: Any = Image.fromarray(sheet[:, :, 0] if channels == 1 else sheet)
-        picture.save(file, "WEBP", lossless=True, method=4)
+        coding.picture(sheet).save(file, "WEBP", lossless=True, method=4)
         result["WebP"] = len(file.getvalue())
     return result

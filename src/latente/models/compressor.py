@@ -319,6 +319,13 @@ class Model(nn.Module):
         each = torch.full((len(batch["x"]),), level, device=self.prices.device)
         return self.scaled(batch["x"], each).round().long()
 
+    def rate(self, batch: Batch, level: int) -> tuple[Tensor, Tensor]:
+        """Bits of each image at a quality, and the mean squared error of its pixels, (B,) each."""
+        symbols, each = self.symbols(batch, level).float(), torch.full((len(batch["x"]),), level)
+        bits = self._bits(symbols, symbols, each.to(self.prices.device), batch.get("label"))
+        error = self.coder.shown(symbols, level).float() - batch["x"].float()
+        return bits, error.square().flatten(1).mean(1)
+
     def encode(self, batch: Batch) -> Tensor:
         """The symbols of the highest quality as a vector, (B,K*h*w)."""
         return self.symbols(batch, self.config.levels - 1).float().flatten(1)

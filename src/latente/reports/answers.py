@@ -118,6 +118,6 @@ def _why_not(question: Question, run: Run) -> str:
     """Why nothing was measured that answers a question."""
     if question == "useful" and not run.record["spec"].get("classes"):
         return "the data has no labels to try the samples out with"
-    if question == "predicts" and not (hasattr(run.model, "log_prob") or hasattr(run.model, "logits")):
+    if question == "predicts" and not any(hasattr(run.model, name) for name in ("log_prob", "logits", "rate")):
         return f"a model of this kind ({run.family.name}) makes samples, not predictions"
     return "too little data, or no measurement answers it"
