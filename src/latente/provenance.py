@@ -33,6 +33,7 @@ from latente.data.errors import DataError, first_line
 from latente.data.images import opened, pixels, write_images
 from latente.data.text import write_texts
 from latente.run import CHUNK, TEXTS, Run
+from latente.training import devices
 
 SUFFIX = ".latente.json"
 OPTIONS: dict[str, dict[str, type]] = {
@@ -333,20 +334,10 @@ def _made_again(run: Run, held: dict[str, Any], file: Path) -> dict[str, Any]:
     """`sample` as it was called, with the threads of then, for they decide the order of sums."""
     threads = held["made_with"]["threads"]
     try:
-        with _threads(threads if 1 <= threads <= 16 * (os.cpu_count() or 1) else torch.get_num_threads()):
+        with devices.threads(threads if 1 <= threads <= 16 * (os.cpu_count() or 1) else torch.get_num_threads()):
             return run.sample(held["n"], seed=held["seed"], **held["options"])
     except (ValueError, RuntimeError, IndexError, ArithmeticError) as error:
         raise DataError(f"{file}: these samples cannot be made: {first_line(error)}") from None
-
-
-@contextmanager
-def _threads(wanted: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(wanted)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _compared(run: Run, path: Path, held: dict[str, Any], content: str, made: dict[str, Any]) -> Verdict:

@@ -7,7 +7,6 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from latente.data.tokenizer import Tokenizer
 from latente.evaluation.findings import Say
 from latente.run import Run, TextRun, built
 from latente.spec import TextSpec, spec_from_json, spec_to_json
+from latente.training import devices
 
 PIECE = 1 << 18  # bytes of a chunk
 NAMES = 1 << 28  # bytes of all names, at most
@@ -110,7 +110,7 @@ class PackedTexts:
         n, wanted = held["probe"]
         if not 1 <= self.threads <= 1024 or not 0 <= n <= PIECE:
             raise ValueError("its header is of no text")
-        with _threads(self.threads):
+        with devices.threads(self.threads):
             if n and tokens.fingerprint(self.model, n) != wanted:
                 mine, theirs = _made_with(), held["made_with"]
                 unlike = [
@@ -131,7 +131,7 @@ class PackedTexts:
             try:
                 if size > PIECE:
                     raise ValueError("more bytes than it can hold")
-                with _threads(self.threads):
+                with devices.threads(self.threads):
                     found.append(_bytes(self.model, self.tokenizer, payload, size))
             except ValueError as error:
                 raise chunks.undecodable(self.reader.name, number, error) from None
@@ -227,13 +227,3 @@ def _inside(name: str) -> Path:
 
 def _made_with() -> dict[str, Any]:
     return {"torch": torch.__version__, "machine": platform.machine(), "threads": torch.get_num_threads()}
-
-
-@contextmanager
-def _threads(wanted: int) -> Iterator[None]:
-    had = torch.get_num_threads()
-    torch.set_num_threads(wanted)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(had)

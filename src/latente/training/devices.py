@@ -81,3 +81,14 @@ def _sharded(model: nn.Module, mesh: Any) -> nn.Module:
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
     return model
+
+
+@contextlib.contextmanager
+def threads(wanted: int) -> Iterator[None]:
+    """So many processor threads inside: they decide the order of sums."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(wanted)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
