@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 import latente
 from latente.data.sources import open_source
@@ -50,7 +51,8 @@ def test_the_report_of_a_compressor_says_what_it_costs(tmp_path):
     score = found["bytes_per_image"]
     data = open_source("digits")
     batch = data.batch(data.splits["test"])
-    bits, errors = run.model.rate(batch, 4)
+    with torch.no_grad():
+        bits, errors = run.model.rate(batch, 4)
     assert score.value == pytest.approx(float(bits.mean()) / 8, rel=1e-5) and score.question == "predicts"
     made = run.model.coder.shown(run.model.symbols(batch, 4).float(), 4)
     assert float(errors.mean()) == pytest.approx(float((made.float() - batch["x"].float()).square().mean()))

@@ -55,11 +55,13 @@ def killed_after(seconds, run, name):
 
 @pytest.mark.parametrize("name", registry.names())
 def test_killed_at_random_instants(name, tmp_path):
+    began = time.monotonic()
     latente.train(
         **families.arguments(name), out=tmp_path / "whole", steps=24, size="tiny", batch_size=16, checkpoint_every=2, threads=1, quiet=True,
     )  # fmt: skip
+    takes = time.monotonic() - began
     chance, run, kills = random.Random(name), tmp_path / "killed", 0
-    while not killed_after((0.3 + 0.2 * kills) * (0.5 + chance.random()), run, name):
+    while not killed_after((0.12 + 0.06 * kills) * takes * (0.5 + chance.random()), run, name):
         kills += 1
         assert kills < 25, "no progress between kills"
         if run.exists() and checkpoint.read_run(run)["status"] == "finished":

@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from sklearn.datasets import load_digits
 
 README = Path(__file__).parents[2] / "README.md"
@@ -35,14 +37,32 @@ def follow(title, folder):
         assert ended.returncode == 0, (words, ended.stderr)
 
 
-def test_a_folder_of_pictures(tmp_path):
+def pictures_in(folder):
+    """A folder of digits, one sub-folder a class; gives it."""
     from latente.data.images import write_images
 
     digits = load_digits()
     pictures = (digits.images[:, None] * 15.9).astype("uint8")
-    write_images(tmp_path / "my-pictures", pictures, digits.target, [str(n) for n in range(10)])
+    return write_images(folder / "my-pictures", pictures, digits.target, [str(n) for n in range(10)])
+
+
+def test_a_folder_of_pictures(tmp_path):
+    pictures_in(tmp_path)
     follow("A folder of pictures", tmp_path)
     assert sum(1 for _ in (tmp_path / "made").rglob("*.png")) == 1000
+
+
+def test_the_same_pictures_in_fewer_bytes(tmp_path):
+    before = pictures_in(tmp_path)
+    follow("The same pictures in fewer bytes", tmp_path)
+    pixels = {
+        folder: {f.relative_to(folder): np.asarray(Image.open(f)) for f in folder.rglob("*.png")}
+        for folder in (before, tmp_path / "pictures-again")
+    }
+    was, again = pixels.values()
+    assert len(was) == 1797 and sorted(was) == sorted(again) and all((was[name] == again[name]).all() for name in was)
+    raw = sum(image.size for image in was.values())
+    assert (tmp_path / "set.latente").stat().st_size < raw / 2 > (tmp_path / "small.latente").stat().st_size
 
 
 def test_fashion_mnist(tmp_path):

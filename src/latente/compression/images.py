@@ -248,10 +248,11 @@ class PackedImages:
         at = [item for number, _ in found for item in self.reader.items_of(number)]
         none = np.empty((0, *self.spec.shape), np.uint8)
         names = _names(self.reader)
-        return write_images(
-            out, np.concatenate([images for _, images in found] or [none]), None if self.labels is None else self.labels[at],
-            self.spec.classes, None if names is None else [names[item] for item in at],
-        )  # fmt: skip
+        labels = None if self.labels is None else self.labels[at]
+        if names is not None and not out.suffix:
+            labels = None  # the names have the folders of the classes in them
+        x = np.concatenate([images for _, images in found] or [none])
+        return write_images(out, x, labels, self.spec.classes, None if names is None else [names[item] for item in at])
 
 
 def _images(

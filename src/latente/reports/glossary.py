@@ -13,6 +13,7 @@ READING: dict[str, tuple[str, str]] = {
     "nearer_to_training": ("Nearer to training data", "How often a sample is more like a training image than a new one; half is chance."),
     "near_copies": ("Near copies", "How many samples are suspiciously like one training image."),
     "exact_copies": ("Exact copies", "How many samples are a training image, pixel for pixel."),
+    "bytes_per_image": ("Bytes for new images", "What a picture it never saw takes in a file, at this quality."),
     "bits_per_dim": ("Bits for new images", "How much one must tell the model for it to know an image it never saw; less is foresight."),
     "nats_per_char": ("Surprise at new text", "How much each character of text it never saw surprises the model (1 nat is 1.44 bits)."),
     "bits_per_byte": ("Surprise, byte by byte", "How much each byte of text it never saw surprises the model."),
