@@ -3,7 +3,8 @@
     logits, whole multiples of 2^-12 nat --table--> whole frequencies --> constriction --> bytes
 
 Frequencies are whole numbers from a table of whole numbers, below 2^24 in sum, so they are the same on every machine; the 32-bit
-floats they are handed to the coder in hold them exactly. N values, K what each may be.
+floats they are handed to the coder in hold them exactly. All constants here are part of the file format: another one is another
+version of it. N values, K what each may be.
 """
 
 from __future__ import annotations

@@ -63,6 +63,7 @@ def compress(
         raise ValueError(f"{run.family.name} is no codec: train a pixelcnn or a compressor on images, a gpt on text")
     if run.record["model_sha256"] is not None and not external_model:
         raise ValueError("a model of your own file cannot be put into a .latente file; give --external-model")
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
     items = coded = modelled = 0
     expected = 0.0
     with Writer(out, job.header, job.parts) as writer:
