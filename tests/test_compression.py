@@ -81,7 +81,18 @@ def test_the_coder_needs_what_the_chances_say():
     assert (np.abs(shares - torch.softmax(logits / 4096, 1).numpy()) < 0.003).all()  # a table of steps of 1/256 nat
 
 
-def test_frequencies_are_whole_and_sum_below_what_a_float32_counts():
+@pytest.mark.parametrize("spread", [500, 5_000, 50_000])
+def test_every_value_can_be_coded_however_rare(spread):
+    random = np.random.default_rng(0)
+    for k in (16, 32, 64):
+        chances = frequencies(torch.from_numpy(np.round(random.normal(0, spread, (3000, k)))))
+        values = np.where(np.arange(3000) % 2, k - 1, random.integers(0, k, 3000))
+        coder = Encoder()
+        coder.add(values, chances)
+        assert (Decoder(coder.finish()).take(chances) == values).all()
+
+
+def test_frequencies_are_whole_and_few():
     logits = torch.from_numpy(np.random.default_rng(0).integers(-(2**22), 2**22, (1000, 16)).astype(float))
     for given_ in (logits, torch.zeros(1, 16, dtype=torch.float64)):
         found = frequencies(given_)

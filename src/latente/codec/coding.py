@@ -2,9 +2,9 @@
 
     logits, whole multiples of 2^-12 nat --table--> whole frequencies --> constriction --> bytes
 
-Frequencies are whole numbers from a table of whole numbers, below 2^24 in sum, so they are the same on every machine; the 32-bit
-floats they are handed to the coder in hold them exactly. All constants here are part of the file format: another one is another
-version of it. N values, K what each may be.
+Frequencies are whole numbers from a table of whole numbers, so they are the same on every machine. The coder gets them in 64-bit
+floats: with 32-bit ones it rounds so that a last, rare value may be left without any chance. All constants here are part of the
+file format: another one is another version of it. N values, K what each may be.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _FAMILY = _stream.model.Categorical(perfect=False)
 
 @cache
 def table() -> Tensor:
-    """UNIT * exp(-i * 2^-STEP), rounded, for i = 0, 1, ... until it is 0: float32 whole numbers."""
+    """UNIT * exp(-i * 2^-STEP), rounded, for i = 0, 1, ... until it is 0: float64 whole numbers."""
     found: list[int] = []
     while not found or found[-1] > 0:
         found.append(int((UNIT * (Decimal(-len(found)) / (1 << STEP)).exp()).to_integral_value()))
-    return torch.tensor(found, dtype=torch.float32)
+    return torch.tensor(found, dtype=torch.float64)
 
 
 def frequencies(logits: Tensor) -> np.ndarray:
-    """Whole logits (N,K), K up to 64, float64 -> how often each value is expected, float32 (N,K) whole numbers."""
+    """Whole logits (N,K), K up to 64, float64 -> how often each value is expected, float64 (N,K) whole numbers."""
     powers = table()
     below = torch.floor((logits.amax(1, keepdim=True) - logits) * 2.0 ** (STEP - FRACTION))
     return powers[below.clamp_(max=len(powers) - 1).long()].numpy()
@@ -48,8 +48,8 @@ class Encoder:
         self._coder = _stream.queue.RangeEncoder()
 
     def add(self, values: np.ndarray, chances: np.ndarray) -> None:
-        """Values (N,) in 0..K-1 with the chances of each, float32 (N,K), whatever they sum to."""
-        self._coder.encode(np.ascontiguousarray(values, np.int32), _FAMILY, chances)
+        """Values (N,) in 0..K-1 with the chances of each, (N,K), whatever they sum to."""
+        self._coder.encode(np.ascontiguousarray(values, np.int32), _FAMILY, np.ascontiguousarray(chances, np.float64))
 
     def alike(self, values: np.ndarray, chances: np.ndarray) -> None:
         """Values (N,) that all have the same chances (K,)."""
@@ -69,7 +69,7 @@ class Decoder:
 
     def take(self, chances: np.ndarray) -> np.ndarray:
         """The next values (N,) int32, whose chances (N,K) are those given to `Encoder.add`."""
-        return self._taken(_FAMILY, chances)
+        return self._taken(_FAMILY, np.ascontiguousarray(chances, np.float64))
 
     def alike(self, n: int, chances: np.ndarray) -> np.ndarray:
         """The next `n` values, whose chances (K,) are those given to `Encoder.alike`."""
@@ -83,4 +83,4 @@ class Decoder:
 
 
 def _alike(chances: np.ndarray) -> object:
-    return _stream.model.Categorical(np.ascontiguousarray(chances, np.float32), perfect=False)
+    return _stream.model.Categorical(np.ascontiguousarray(chances, np.float64), perfect=False)
