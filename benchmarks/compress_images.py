@@ -94,7 +94,7 @@ def lossless(run, data, folder: Path, verify: bool) -> None:
 
 
 def lossy(run, data, folder: Path) -> None:
-    test = data.images[data.splits["test"]]
+    test, labels = data.images[data.splits["test"]], data.labels[data.splits["test"]]
     real = sheet(test[:, 0])
     picture = Image.fromarray(real)
     curves = {
@@ -110,7 +110,7 @@ def lossy(run, data, folder: Path) -> None:
         for name, curve in points.items():
             print(f"  {name:<24}{np.interp(wanted, *zip(*curve)):>8.1f}")
         try:
-            found = latente.compress(run, test, folder / f"{wanted}.latente", psnr=wanted)
+            found = latente.compress(run, (test, labels), folder / f"{wanted}.latente", psnr=wanted)
         except ValueError as error:
             print(f"  latente: {error}")
             continue
