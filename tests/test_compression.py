@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import latente
 from latente.cli import main
-from latente.codec import exact, tokens
+from latente.codec import coding, exact, tokens
 from latente.codec.coding import Decoder, Encoder, frequencies
 from latente.codec.container import Damaged, Reader, Writer
 from latente.compression import Archive, chunks, compress, decompress
@@ -314,6 +314,36 @@ def test_a_forged_header_is_refused(painter, tmp_path, change):
     with pytest.raises(ValueError):
         decompress(forged(path, tmp_path / "forged.latente", change), tmp_path / "out.npy")
     assert not (tmp_path / "out.npy").exists()
+
+
+def test_a_forged_file_runs_nothing_and_leaves_its_folder_never(painter, tmp_path):
+    x, y = open_source("digits").images[:20], open_source("digits").labels[:20]
+    path = compress(painter, (x, y), tmp_path / "d.latente", verify=False).path
+    program = tmp_path / "evil.py"
+    program.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    for number, name in enumerate((str(program), "evil.py", 3, None)):
+        with pytest.raises(ValueError):
+            decompress(
+                forged(path, tmp_path / f"{number}.latente", lambda h, name=name: h.update(model=name)),
+                tmp_path / "out",
+            )
+    for number, name in enumerate(("..", ".", "", "a/b", "/tmp", "a\0", 7)):
+        bad = forged(
+            path, tmp_path / f"c{number}.latente", lambda h, name=name: h["spec"].update(classes=[name, *"123456789"])
+        )
+        with pytest.raises(ValueError):
+            decompress(bad, tmp_path / "deep" / "out")
+    assert not (tmp_path / "ran").exists() and not (tmp_path / "deep").exists()
+
+
+def test_the_table_is_the_same_in_any_decimal_context():
+    import decimal
+
+    want = coding.table().clone()
+    coding.table.cache_clear()
+    with decimal.localcontext(decimal.Context(prec=6, rounding=decimal.ROUND_DOWN)):
+        assert torch.equal(coding.table(), want)
+    assert want[0] == 1 << 17 and want[256] == round((1 << 17) / math.e)
 
 
 @pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "a/../../evil", "a\0b", ""])

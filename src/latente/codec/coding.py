@@ -9,7 +9,7 @@ file format: another one is another version of it. N values, K what each may be.
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
 from functools import cache
 from typing import Any
 
@@ -29,8 +29,9 @@ _FAMILY = _stream.model.Categorical(perfect=False)
 def table() -> Tensor:
     """UNIT * exp(-i * 2^-STEP), rounded, for i = 0, 1, ... until it is 0: float64 whole numbers."""
     found: list[int] = []
-    while not found or found[-1] > 0:
-        found.append(int((UNIT * (Decimal(-len(found)) / (1 << STEP)).exp()).to_integral_value()))
+    with localcontext(Context(prec=50, rounding=ROUND_HALF_EVEN)):  # whatever the caller has set
+        while not found or found[-1] > 0:
+            found.append(int((UNIT * (Decimal(-len(found)) / (1 << STEP)).exp()).to_integral_value()))
     return torch.tensor(found, dtype=torch.float64)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Protocol
 
+from latente import registry
 from latente.codec.container import Damaged
 from latente.evaluation.findings import Say
 
@@ -122,6 +123,13 @@ def each(
                 except Damaged as error:
                     lost.append(error)
         yield from found
+
+
+def own_family(name: Any) -> registry.Family:
+    """A family of ours by name; ValueError for any other: a header may come from a stranger, and a path would be a program to run."""
+    if not isinstance(name, str) or name not in registry.names():
+        raise ValueError(f"its model {name!r:.40} is none of {', '.join(registry.names())}")
+    return registry.load(name)
 
 
 def plausible(config: dict[str, Any], spec: dict[str, Any], weights: int) -> None:

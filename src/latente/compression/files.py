@@ -10,6 +10,7 @@ from latente.codec.container import Damaged, Reader, Writer
 from latente.compression.chunks import Job
 from latente.compression.images import ImageJob, PackedImages, Wish
 from latente.compression.texts import PackedTexts, TextJob
+from latente.data.errors import first_line
 from latente.evaluation.findings import Say, silent
 from latente.run import ImageRun, Run, TextRun
 
@@ -102,9 +103,9 @@ class Archive:
         except Damaged:
             self.reader.close()
             raise
-        except (KeyError, TypeError, ValueError, RuntimeError, OverflowError, MemoryError) as error:
+        except Exception as error:  # of a forged file, each library raises whatever it met
             self.reader.close()
-            raise ValueError(f"{path} cannot be opened: {error}") from None
+            raise ValueError(f"{path} cannot be opened: {first_line(error)}") from None
 
     def __enter__(self) -> Archive:
         return self

@@ -207,9 +207,13 @@ class PackedImages:
         spec, bits, self.size = spec_from_json(held["spec"]), held["bits"], held["size"]
         if not (isinstance(spec, ImageSpec) and 1 <= self.size <= PIXELS and 2 <= bits <= exact.MOST_BITS):
             raise ValueError("its header is of no images")
+        if not all(
+            isinstance(name, str) and name.strip(". ") and not set(name) & set("/\\\0") for name in spec.classes
+        ):
+            raise ValueError("its classes are no names of folders")
         if "model" in reader.parts:
             model = reader.part("model")
-            family, config = registry.load(held["model"]), held["config"]
+            family, config = chunks.own_family(held["model"]), held["config"]
         elif run is None:
             raise ValueError(f"its weights are not in it; give the run it was made with (--run), a {held['model']}")
         else:

@@ -14,7 +14,6 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from latente import registry
 from latente.codec import tokens
 from latente.codec.container import Damaged, Reader
 from latente.compression import chunks
@@ -202,7 +201,7 @@ def _bytes(model: Any, tokenizer: Tokenizer, payload: bytes, size: int) -> bytes
 def _restored(held: dict[str, Any], spec: TextSpec, weights: bytes) -> Any:
     """The model of weights that lie in a file. Raises ValueError where they are not of such a model."""
     chunks.plausible(held["config"], vars(spec), len(weights))
-    family = registry.load(held["model"])
+    family = chunks.own_family(held["model"])
     config = from_json(family.Config, held["config"])
     with torch.device("meta"):
         shapes = {name: value.shape for name, value in built(family, config, spec, 0).state_dict().items()}
