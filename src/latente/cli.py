@@ -30,7 +30,7 @@ COMMANDS = {
     "denoise": "denoise RUN SOURCE         clean images with an autoencoder trained with --noise",
     "encode": "encode RUN SOURCE          latent vectors, to .npy or .parquet",
     "compress": "compress RUN SOURCE        a data set in one small file: images by a pixelcnn or compressor, text by a gpt",
-    "decompress": "decompress FILE            the same images, the same bytes again",
+    "decompress": "decompress FILE            what compress wrote: the images, the same bytes again",
     "explore": "explore RUN --out FILE     pictures of the latent space: interpolations, traversals, a plane",
     "data": "data SOURCE                what is in a source and what is wrong with it",
     "demo": "demo                       the main job, offline, in under three minutes",
@@ -255,9 +255,9 @@ class _Compress:
     out: Path
     """the file to write, as set.latente"""
     psnr: float | None = None
-    """compressor: images at least this good, in dB"""
+    """compressor: images this good, in dB, judged on up to 200 of them"""
     bytes_per_item: float | None = None
-    """compressor: at most this many bytes an image, the weights counted in"""
+    """compressor: this many bytes an image at most, the weights counted in, judged on up to 200 of them"""
     external_model: bool = False
     """leave the model's weights out: the run is then needed to read the file"""
     verify: bool = True
@@ -555,7 +555,8 @@ def _compress(words: list[str], started: float) -> int:
         print(f"the model's own likelihood promised {found.expected:,.0f} for that: {more:.2%} more")
     if found.psnr is not None:
         print(f"{found.size / max(1, found.items):.1f} bytes an image, {found.psnr:.2f} dB")
-    print("decoded and compared: the same" if given.verify else "not decoded and compared (--no-verify)")
+    same = "the same" if found.psnr is None else "as it was coded"
+    print(f"decoded and compared: {same}" if given.verify else "not decoded and compared (--no-verify)")
     print(f"next: latente decompress {shlex.quote(str(found.path))} --out ...")
     return 0
 

@@ -47,8 +47,8 @@ def compress(
     """Writes `source` to the new file `out`; it is decoded and compared before it appears under its name.
 
     With a pixelcnn: images without loss, at the run's size and colours (whatever `latente train` takes, or uint8 (N,C,H,W), with
-    labels as a pair). With a compressor: images at least as good as `psnr` dB, or at most as large as `bytes_per_item`, the weights
-    counted in. With a gpt: files byte by byte (a path, a folder, bytes). `external_model` leaves the weights out: the run is then
+    labels as a pair). With a compressor: images as good as `psnr` dB, or as large as `bytes_per_item`, the weights counted in: a
+    quality that keeps to that on up to 200 of them; what came of it is in the result. With a gpt: files byte by byte (a path, a folder, bytes). `external_model` leaves the weights out: the run is then
     needed to read it. Raises ValueError for what cannot be compressed.
     """
     lossy = hasattr(run.model, "coder")
@@ -90,7 +90,7 @@ def decompress(
 
 
 class Archive:
-    """An open .latente file, whose chunks are decoded one by one: `archive[7]` is the seventh image, or byte."""
+    """An open .latente file, whose chunks are decoded one by one: `archive[7]` is the eighth image, or byte."""
 
     def __init__(self, path: str | Path, run: Run | None = None) -> None:
         """Raises ValueError for what is no such file, for one whose weights are not there, and for another machine's."""
