@@ -6,7 +6,6 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,13 @@ from latente.checkpoint import RunError
 from latente.config import SIZES, Recipe, from_json, merge
 from latente.data.errors import DataError
 from latente.data.sources import OPTIONS, lasting, open_source
+from latente.evaluation.findings import Say
 from latente.rng import keyed
 from latente.run import CHUNK, Run, averaged_weights, built, family_of, opened, options_of, usable_weights
 from latente.spec import spec_from_json, spec_to_json
 from latente.training import budget as budgets
 from latente.training import devices, engine, progress, stopping
 from latente.training.stopping import Diverged, Interrupted
-
-Say = Callable[[str], None]
 
 
 def train(

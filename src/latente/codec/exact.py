@@ -21,9 +21,8 @@ from torch import Tensor, nn
 
 from latente.codec.coding import FRACTION, Decoder, Encoder
 
-BOUND = (
-    2.0**22
-)  # of what a layer gives: with sums of a few, weights below 2^11 and some 2^14 inputs, nothing reaches 2^53
+# Of what a layer gives: with sums of a few, weights below 2^11 and some 2^14 inputs, nothing reaches 2^53.
+BOUND = 2.0**22
 COARSE = 2.0 ** (FRACTION - 8)  # biases and tables are multiples of this
 MOST_BITS = 12
 _GROUP = struct.Struct("<iHII")  # smallest value, how many may be, bytes of their counts, bytes of the values

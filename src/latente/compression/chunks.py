@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any, Protocol
 
 from latente import registry
@@ -50,7 +51,7 @@ def kept(raw: bytes, coded: bytes | None) -> bytes:
     """The shortest of the ways to keep `raw`, of which the model made `coded`: nothing grows by more than `HEAD` bytes."""
     ways = {PLAIN: raw} | ({} if coded is None else {MODEL: coded})
     if coded is None or len(coded) > len(raw) // 2:
-        ways[LZMA] = lzma.compress(raw, lzma.FORMAT_RAW, filters=FILTERS)
+        ways[LZMA] = squeezed(raw)
     way = min(ways, key=lambda way: len(ways[way]))
     return bytes([way]) + zlib.crc32(raw).to_bytes(4, "little") + ways[way]
 
@@ -93,6 +94,14 @@ def unsqueezed(content: bytes, most: int) -> bytes:
     if not found.eof:
         raise ValueError("longer than it may be")
     return result
+
+
+def inside(name: str) -> Path:
+    """A name as a path below a folder. Raises ValueError for one that leaves it."""
+    path = Path(name)
+    if path.is_absolute() or ".." in path.parts or "\0" in name or not path.name:
+        raise ValueError(f"a name in it, {name!r:.60}, leaves the folder it is to be written to; nothing is written")
+    return path
 
 
 def batches(count: int, size: int) -> Iterator[range]:

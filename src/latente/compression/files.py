@@ -47,9 +47,9 @@ def compress(
     """Writes `source` to the new file `out`; it is decoded and compared before it appears under its name.
 
     With a pixelcnn: images without loss, at the run's size and colours (whatever `latente train` takes, or uint8 (N,C,H,W), with
-    labels as a pair). With a compressor: images as good as `psnr` dB, or as large as `bytes_per_item`, the weights counted in: a
-    quality that keeps to that on up to 200 of them; what came of it is in the result. With a gpt: files byte by byte (a path, a folder, bytes). `external_model` leaves the weights out: the run is then
-    needed to read it. Raises ValueError for what cannot be compressed.
+    labels as a pair). With a compressor: images of a quality that reaches `psnr` dB, or keeps to `bytes_per_item`, the weights counted
+    in, on up to 200 of them; what came of it is in the result. With a gpt: files byte by byte (a path, a folder, bytes).
+    `external_model` leaves the weights out: the run is then needed to read it. Raises ValueError for what cannot be compressed.
     """
     lossy = hasattr(run.model, "coder")
     if psnr is not None and bytes_per_item is not None:

@@ -351,13 +351,10 @@ def _names(reader: Reader) -> list[str] | None:
         return None
     try:
         names = json.loads(chunks.unsqueezed(reader.part("names"), NAMES))
-        paths = [Path(name) for name in names]
+        for name in names:
+            chunks.inside(name)
     except (TypeError, RecursionError) as error:
         raise ValueError(f"{reader.name}: its names are none: {error}") from None
     if len(names) != reader.header["items"] or len(set(names)) != len(names):
         raise ValueError(f"{reader.name}: its names are of other images")
-    if any(
-        path.is_absolute() or ".." in path.parts or "\0" in name or not path.name for path, name in zip(paths, names)
-    ):
-        raise ValueError(f"{reader.name}: a name in it leaves the folder it is to be written to; nothing is written")
     return names

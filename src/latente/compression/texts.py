@@ -43,7 +43,7 @@ class TextJob:
         self.model, self.tokenizer = run.model, run.tokenizer
         self.pieces = [piece for _, content in files for piece in _pieces(content)]
         self.raw = sum(len(content) for _, content in files)
-        weights = safetensors.torch.save({name: value.contiguous() for name, value in run.model.state_dict().items()})
+        weights = _weights(run.model)
         self.parts = {"files": chunks.squeezed(json.dumps([[name, len(content)] for name, content in files]).encode())}
         if not external_model:
             self.parts |= {"model": weights, "tokenizer": chunks.squeezed(self.tokenizer.json.encode())}
@@ -97,9 +97,7 @@ class PackedTexts:
             raise ValueError(f"its weights are not in it; give the run it was made with (--run), a {held['model']}")
         else:
             self.model, self.tokenizer = run.model, run.tokenizer
-            weights = safetensors.torch.save(
-                {name: value.contiguous() for name, value in run.model.state_dict().items()}
-            )
+            weights = _weights(run.model)
         if chunks.digest(weights) != held["weights"] or self.tokenizer.digest()[:16] != held["tokenizer"]:
             raise ValueError("these are not the weights it was made with")
         self.threads = int(held["made_with"]["threads"])
@@ -149,7 +147,7 @@ class PackedTexts:
             if not alone:
                 draft.mkdir()
             for name, size in self.files:
-                target = draft if alone else draft / _inside(name)
+                target = draft if alone else draft / chunks.inside(name)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with target.open("wb") as file:
                     for first in sorted(first for first in found if start <= first < start + size):
@@ -216,12 +214,8 @@ def _restored(held: dict[str, Any], spec: TextSpec, weights: bytes) -> Any:
     return model.eval()
 
 
-def _inside(name: str) -> Path:
-    """A name as a path below a folder. Raises ValueError for one that leaves it."""
-    path = Path(name)
-    if path.is_absolute() or ".." in path.parts or "\0" in name or not path.name:
-        raise ValueError(f"a name in it, {name!r:.60}, leaves the folder it is to be written to; nothing is written")
-    return path
+def _weights(model: Any) -> bytes:
+    return safetensors.torch.save({name: value.contiguous() for name, value in model.state_dict().items()})
 
 
 def _made_with() -> dict[str, Any]:
