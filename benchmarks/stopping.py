@@ -69,9 +69,12 @@ def main() -> None:
     parser.add_argument(
         "--collapse", action="store_true", help="make it collapse once: forty times the rate for a while"
     )
-    given = parser.parse_args()
+    given, more = parser.parse_known_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     flags = {"source": given.source, "steps": given.steps, "size": given.size, "stop": "judge", "quiet": True}
+    if len(more) % 2 or not all(flag.startswith("--") for flag in more[::2]):
+        parser.error(f"flags of latente train and their values: {' '.join(more)}")
+    flags |= {flag[2:].replace("-", "_"): json.loads(value) for flag, value in zip(more[::2], more[1::2])}
     if given.collapse:
         collapsing(given.steps // 3, given.steps // 3 + given.steps // 6)
     found: list[tuple[int, float]] = []
@@ -79,7 +82,7 @@ def main() -> None:
     rules = stopping.told_apart_no_more, stopping.no_better, stopping.collapsed
     for kind in ("stopped",) if given.collapse else ("full", "stopped"):
         for name, rule in zip(("told_apart_no_more", "no_better", "collapsed"), rules):
-            setattr(stopping, name, rule if kind == "stopped" else lambda seen: False)
+            setattr(stopping, name, rule if kind == "stopped" else lambda *seen: False)
         found.clear()
         shutil.rmtree(given.folder / kind, ignore_errors=True)
         run = latente.train("gan", out=given.folder / kind, **flags)
