@@ -77,8 +77,51 @@ class TextSpec:
         return {"tokens": torch.where(replaced, noise, tokens)}
 
 
-Spec = ImageSpec | TextSpec
-SPECS: dict[str, type[Spec]] = {spec.kind: spec for spec in (ImageSpec, TextSpec)}
+@dataclass(frozen=True)
+class TableSpec:
+    """Rows of tokens. A column is one field, or several that refine each other; a batch is `{"tokens": int64 (B,F)}`, the fields of
+    all columns side by side, each token below the size of its field.
+
+    In the first field of a column token 0 is a missing value; in that of a category token 1 is a level that is rare or was
+    never seen, and of the ordered columns (numbers, dates) higher tokens are higher values.
+    """
+
+    kind: ClassVar[str] = "table"
+    columns: tuple[str, ...]
+    """names of the columns that are learned"""
+    sizes: tuple[tuple[int, ...], ...]
+    """for each column, how many tokens each of its fields has"""
+    ordered: tuple[bool, ...]
+    """for each column, whether it has an order"""
+    never: tuple[tuple[int, ...], ...]
+    """for each column, tokens of its first field that are not to be sampled: what training rows do not have, and what stands for
+    a protected level"""
+
+    @property
+    def fields(self) -> tuple[int, ...]:
+        """The number of tokens of each of the F fields."""
+        return tuple(size for sizes in self.sizes for size in sizes)
+
+    @property
+    def owners(self) -> tuple[int, ...]:
+        """The column that each of the F fields belongs to."""
+        return tuple(column for column, sizes in enumerate(self.sizes) for _ in sizes)
+
+    def example(self, n: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """`n` made-up rows: one hidden number from 0 to 1 decides all fields but for noise, one token in ten is replaced by any other."""
+        import torch
+
+        hidden = torch.rand(n, 1, generator=generator)
+        size = torch.tensor(self.fields)
+        pace = 1 + torch.arange(len(size)) % 3
+        tokens = ((hidden * pace) % 1 * size).long()
+        noise = (torch.rand(tokens.shape, generator=generator) * size).long()
+        tokens = torch.where(torch.rand(tokens.shape, generator=generator) < 0.1, noise, tokens)
+        return {"tokens": torch.minimum(tokens, size - 1)}
+
+
+Spec = ImageSpec | TextSpec | TableSpec
+SPECS: dict[str, type[Spec]] = {spec.kind: spec for spec in (ImageSpec, TextSpec, TableSpec)}
 
 
 def spec_to_json(spec: Spec) -> dict[str, Any]:
@@ -92,7 +135,10 @@ def spec_from_json(record: dict[str, Any]) -> Spec:
     if kind not in SPECS:
         raise ValueError(f"unknown spec kind {kind!r}; known: {', '.join(SPECS)}")
     try:
-        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-        return SPECS[kind](**given)
+        return SPECS[kind](**{name: _tuples(value) for name, value in fields.items()})
     except TypeError as error:
         raise ValueError(f"bad {kind} spec: {error}") from None
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
