@@ -27,6 +27,14 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 BadBytes = Literal["stop", "replace"]
 
 
+class BadByte(DataError):
+    """A byte that does not fit, at `offset` from 0: `what` it is."""
+
+    def __init__(self, message: str, offset: int, what: str) -> None:
+        super().__init__(message)
+        self.offset, self.what = offset, what
+
+
 @dataclass(frozen=True)
 class Charset:
     """How the bytes of a file are read."""
@@ -130,9 +138,10 @@ def _with_last(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _bad_byte(path: Path, offset: int, what: str) -> DataError:
-    return DataError(
+    message = (
         f"{path}: byte {offset:,} (from 0) is {what}; mend it, name the file's --encoding, or take --bad-bytes replace"
     )
+    return BadByte(message, offset, what)
 
 
 def _first_bad(path: Path, skip: int, binary: bool) -> int | None:
@@ -141,9 +150,8 @@ def _first_bad(path: Path, skip: int, binary: bool) -> int | None:
     read, bad = skip, None
     for chunk in _with_last(_chunks(path, skip)):
         if binary and (zero := chunk.find(0)) >= 0:
-            raise DataError(
-                f"{path} is binary (byte {read + zero:,} is zero): train on its bytes with --tokenizer byte, or name its --encoding"
-            )
+            message = f"{path} is binary (byte {read + zero:,} is zero): train on its bytes with --tokenizer byte, or name its --encoding"
+            raise BadByte(message, read + zero, "zero, which no text holds")
         read += len(chunk)
         if bad is None:
             try:

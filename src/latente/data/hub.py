@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from latente.data.errors import DataError, first_line
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 PREFIX = "hf:"
 
@@ -36,3 +40,39 @@ def string_columns(parts: dict[str, Any]) -> list[str]:
     """The columns of text."""
     features = next(iter(parts.values())).features
     return [name for name, kind in features.items() if getattr(kind, "dtype", None) in ("string", "large_string")]
+
+
+def ordered(parts: dict[str, Any]) -> list[str]:
+    """The splits: train, those of other names, validation, test."""
+    rank = {"train": 0, "validation": 2, "test": 3}
+    return sorted(parts, key=lambda split: rank.get(split, 1))
+
+
+def schema_of(parts: dict[str, Any]) -> pa.Schema:
+    """The columns of a table; labels are their names."""
+    import datasets
+    import pyarrow as pa
+
+    features = next(iter(parts.values())).features
+    kinds = features.arrow_schema
+    return pa.schema(
+        [(name, pa.string() if isinstance(kind, datasets.ClassLabel) else kinds.field(name).type)
+         for name, kind in features.items()]
+    )  # fmt: skip
+
+
+def batches(part: Any, schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:
+    """The rows of a split, at most `rows` in a batch, as the columns of `schema_of` its set. Raises DataError when splits differ."""
+    import datasets
+    import pyarrow as pa
+
+    if list(part.features) != schema.names:
+        raise DataError(f"hf: splits of different columns: {', '.join(part.features)} and {', '.join(schema.names)}")
+    labels = {name: kind for name, kind in part.features.items() if isinstance(kind, datasets.ClassLabel)}
+    for table in part.with_format("arrow").iter(rows):
+        for name, kind in labels.items():
+            cells = [
+                kind.int2str(label) if label is not None and label >= 0 else None for label in table[name].to_pylist()
+            ]
+            table = table.set_column(schema.get_field_index(name), name, pa.array(cells, pa.string()))
+        yield from table.cast(schema).combine_chunks().to_batches(rows)

@@ -5,17 +5,25 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from latente.data.errors import DataError
 
-NAMES = {"image": ("digits", "fashion-mnist"), "text": ("shakespeare", "pydoc")}
-EMBEDDED = {"image": "digits", "text": "pydoc"}
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+NAMES = {
+    "image": ("digits", "fashion-mnist"),
+    "text": ("shakespeare", "pydoc"),
+    "table": ("wine", "breast-cancer", "diabetes", "adult"),
+}
+EMBEDDED = {"image": "digits", "text": "pydoc", "table": "diabetes"}
 """the source of each kind that is on every machine"""
 _SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 _SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+_ADULT_SHA256 = "b1ee59153ff6055037ada6074d5cbed507af97f4d4d4b1fffcd7f62133c283a5"
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 FASHION_CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot")
 
@@ -56,6 +64,51 @@ def pydoc() -> list[str]:
     from pydoc_data.topics import topics
 
     return [topics[name] for name in sorted(topics)]
+
+
+def table(name: str) -> pa.Table:
+    """scikit-learn's table of that name: wine (178 x 14), breast-cancer (569 x 31) or diabetes (442 x 11, not scaled).
+
+    The last column is the target: "class" with the names of the classes, or "progression" of the disease after a year. Columns
+    of whole numbers are int64.
+    """
+    import pyarrow as pa
+    from sklearn import datasets
+
+    found: Any
+    if name == "diabetes":
+        found = datasets.load_diabetes(scaled=False)
+        target = {"progression": found.target}
+    else:
+        found = datasets.load_wine() if name == "wine" else datasets.load_breast_cancer()
+        target = {"class": [str(found.target_names[label]) for label in found.target]}
+    columns = dict(zip(found.feature_names, found.data.T))
+    return pa.table({key: _whole(cells) for key, cells in (columns | target).items()})
+
+
+def _whole(cells: Any) -> Any:
+    """Numbers that are all whole, as int64; else what was given."""
+    whole = isinstance(cells, np.ndarray) and bool(np.all(cells == np.round(cells)))
+    return cells.astype(np.int64) if whole else cells
+
+
+def edition() -> str:
+    """Whose version of its tables is at hand."""
+    from sklearn import __version__
+
+    return f"scikit-learn {__version__}"
+
+
+def adult() -> Path:
+    """The file of the census table Adult (32,561 rows), checked. Raises DataError saying how to get it."""
+    get = "the 32,561 training rows with a header as adult.csv, in a folder that $LATENTE_DATA names"
+    for place in _places("adult"):
+        path = place / "adult.csv"
+        if path.is_file():
+            if hashlib.sha256(path.read_bytes()).hexdigest() != _ADULT_SHA256:
+                raise DataError(f"{path} is not the known Adult (its SHA-256 differs); get it again: {get}")
+            return path
+    raise DataError(f"adult is not on this machine; put {get}")
 
 
 def _places(name: str) -> list[Path]:

@@ -1,0 +1,344 @@
+"""Files of delimited cells (CSV, TSV): read in constant memory, and written as their like.
+
+bytes --charsets.py--> UTF-8 --dialects.py--> Layout --Arrow's streaming reader--> batches of strings
+                                                    `--Python's reader, where Arrow's cannot, and to name a bad line
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latente.data.charsets import CHUNK, BadByte, Charset, charset_of, utf8_of
+from latente.data.dialects import Layout, layout, reader_of
+from latente.data.errors import DataError, first_line
+from latente.data.files import readable, stamp
+from latente.data.forms import ROWS, Form, Table
+from latente.data.table import TableOptions
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".tab": "tsv"}
+_SAMPLE, _BLOCK = 1 << 20, 1 << 22
+_MAGIC = {
+    b"PK\x03\x04": "a zip archive, as Excel files are: give it the suffix .xlsx",
+    b"PAR1": "a Parquet file: give it the suffix .parquet",
+    b"ARROW1": "an Arrow file: give it the suffix .arrow",
+    b"\xd0\xcf\x11\xe0": "an old Excel file: save it as .xlsx",
+    b"\x1f\x8b": "compressed: unpack it with gunzip",
+    b"%PDF": "a PDF",
+    b"SQLite format 3": "an SQLite data base: export its table",
+}
+
+
+def open_delimited(path: Path, options: TableOptions, name: str | None = None) -> Table:
+    """The table in a CSV or TSV. Raises DataError for what its beginning shows; later rows are checked as they are read."""
+    import pyarrow as pa
+
+    with readable(path):
+        charset = _charset(path, options.encoding)
+        sample, complete = _sample(path, charset)
+        kind = SUFFIXES.get(path.suffix.lower(), "csv")
+        form = Form(kind, encoding=charset.codec, bom=charset.skip > 0)
+        found = layout(path, sample, complete, options, form)
+        schema = pa.schema([(column, pa.string()) for column in found.names])
+        batches = partial(_batches, path, charset, found, schema)
+        return Table(name or path.stem, schema, batches, stamp(path), found.form, notes=found.notes)
+
+
+def _charset(path: Path, encoding: str) -> Charset:
+    """What the bytes are. Raises DataError for a file that is none of text, and for a byte that is not of its encoding."""
+    with path.open("rb") as file:
+        head = file.read(16)
+    for magic, what in _MAGIC.items():
+        if head.startswith(magic):
+            raise DataError(f"{path} is not a CSV but {what}")
+    try:
+        return charset_of(path, encoding, "stop")
+    except BadByte as error:
+        raise _bad_line(path, error) from None
+
+
+def _utf8(path: Path, charset: Charset) -> Iterator[bytes]:
+    """The text of a file in chunks of UTF-8. Raises DataError naming the line of a byte that is none of text."""
+    lines = 1
+    try:
+        for chunk in utf8_of(path, charset, "stop"):
+            if (zero := chunk.find(0)) >= 0:
+                lines += chunk.count(b"\n", 0, zero)
+                raise DataError(
+                    f"{path}, line {lines} holds a zero byte (NUL); remove it, or name the file's --encoding"
+                )
+            lines += chunk.count(b"\n")
+            yield chunk
+    except BadByte as error:
+        raise _bad_line(path, error) from None
+
+
+def _bad_line(path: Path, error: BadByte) -> DataError:
+    lines, left = 1, error.offset
+    with path.open("rb") as file:
+        while left and (chunk := file.read(min(left, CHUNK))):
+            lines += chunk.count(b"\n")
+            left -= len(chunk)
+    return DataError(
+        f"{path}, line {lines}: byte {error.offset:,} is {error.what}; mend it, or name the file's --encoding"
+    )
+
+
+def _sample(path: Path, charset: Charset) -> tuple[str, bool]:
+    """The beginning of a file, and whether that is all of it."""
+    data = b""
+    for chunk in _utf8(path, charset):
+        data += chunk
+        if len(data) > _SAMPLE and (data.count(b"\n", 0, _SAMPLE) > 2 or len(data) > 4 * CHUNK):
+            break
+    enough = data[:_SAMPLE] if data.count(b"\n", 0, _SAMPLE) > 2 else data
+    return enough.decode("utf-8", "ignore"), len(enough) == len(data) <= 4 * CHUNK
+
+
+# ---- reading -------------------------------------------------------------------------------------------------------
+
+
+class _Stream(io.RawIOBase):
+    """A file's text from its first row on, as bytes of UTF-8. Keeps the last ones, for what an end says."""
+
+    def __init__(self, path: Path, charset: Charset, start: int) -> None:
+        self.tail = b""
+        self._chunks = _utf8(path, charset)
+        self._buffer = memoryview(b"")
+        self._before = start
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, into: Any) -> int:
+        while not self._buffer:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._buffer = memoryview(chunk)[self._before :]
+            self._before = max(0, self._before - len(chunk))
+            self.tail = (self.tail[-_SAMPLE:] + self._buffer)[-_SAMPLE:]
+        size = min(len(into), len(self._buffer))
+        into[:size], self._buffer = self._buffer[:size], self._buffer[size:]
+        return size
+
+
+def _batches(path: Path, charset: Charset, found: Layout, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    padded = [schema.get_field_index(name) for name in found.form.padded]
+    for batch in _by_python(path, charset, found) if found.form.spaced else _by_arrow(path, charset, found):
+        columns = batch.columns
+        for at in padded:
+            columns[at] = pc.utf8_ltrim(columns[at], characters=" ")
+        if found.form.trailing and any(columns.pop().to_pylist()):
+            raise _mistake(path, charset, found)
+        whole = pa.RecordBatch.from_arrays(columns, schema=schema)
+        for start in range(0, len(whole), ROWS):
+            yield whole.slice(start, ROWS)
+
+
+def _by_arrow(path: Path, charset: Charset, found: Layout) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
+    import pyarrow.csv as pc
+
+    names = [str(at) for at in range(found.width)]
+    stream = _Stream(path, charset, found.start)
+    last: Any = None
+    try:
+        reader = pc.open_csv(
+            pa.PythonFile(stream, "r"),
+            pc.ReadOptions(column_names=names, block_size=_BLOCK),
+            pc.ParseOptions(
+                delimiter=found.form.delimiter, quote_char=found.form.quote or False, newlines_in_values=True
+            ),
+            pc.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()),
+                null_values=[""],
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
+            ),
+        )
+        for last in reader:
+            yield last
+    except pa.ArrowInvalid as error:
+        raise _mistake(path, charset, found, first_line(error)) from None
+    if last is not None and len(last) and _unclosed(stream.tail, last.column(found.width - 1)[-1].as_py(), found.form):
+        raise _mistake(path, charset, found)
+
+
+def _by_python(path: Path, charset: Charset, found: Layout) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
+
+    names = [str(at) for at in range(found.width)]
+    for rows in _chunked(_records(_Stream(path, charset, found.start), found.form)):
+        if any(len(cells) != found.width for _, _, cells in rows):
+            raise _mistake(path, charset, found)
+        columns = zip(*([cell or None for cell in cells] for _, _, cells in rows))
+        yield pa.RecordBatch.from_arrays([pa.array(column, pa.string()) for column in columns], names)
+
+
+def _chunked(records: Iterator[tuple[int, int, list[str]]]) -> Iterator[list[tuple[int, int, list[str]]]]:
+    while rows := list(islice(records, 8192)):
+        yield rows
+
+
+def _records(stream: _Stream, form: Form) -> Iterator[tuple[int, int, list[str]]]:
+    """(lines before, lines up to its end, cells) of each row that is not blank, lines counted from the first row."""
+    lines = io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8", newline="")
+    reader: Any = reader_of(lines, form.delimiter, form.quote, form.spaced)
+    before = 0
+    for cells in reader:
+        if cells:
+            yield before, reader.line_num, cells
+        before = reader.line_num
+
+
+def _unclosed(tail: bytes, cell: str | None, form: Form) -> bool:
+    """Whether a text ends inside the quotes of its last cell."""
+    if not form.quote or cell is None:
+        return False
+    opened = (form.quote + cell.replace(form.quote, 2 * form.quote)).encode()
+    return any(tail.endswith(before.encode() + opened) for before in (form.delimiter, "\n", "\r")) or tail == opened
+
+
+def _mistake(path: Path, charset: Charset, found: Layout, otherwise: str = "") -> DataError:
+    """What is wrong with the rows of a file, found slowly."""
+    stream = _Stream(path, charset, found.start)
+    records = _records(stream, found.form)
+    before, end, cells, last = 0, 0, [], True
+    try:
+        for before, end, cells in records:  # noqa: B007
+            if len(cells) != found.width or (found.form.trailing and cells[-1]):
+                last = next(records, None) is None
+                break
+    except csv.Error as error:
+        return DataError(f"{path}, line {found.line + end + 1}: {first_line(error)}; is a quoted cell never closed?")
+    first, end = found.line + before + 1, found.line + end
+    if last and cells and _unclosed(stream.tail, cells[-1], found.form):
+        column = found.names[min(len(cells), len(found.names)) - 1]
+        return DataError(f"{path}, line {first}: a quoted cell is never closed, in column {column!r}; close the quote")
+    if len(cells) == found.width and not (found.form.trailing and cells[-1]):
+        return DataError(f"{path} cannot be read: {otherwise}")
+    return _ragged(path, first, end, cells, found)
+
+
+def _ragged(path: Path, first: int, last: int, cells: Sequence[str], found: Layout) -> DataError:
+    expected = "the header names" if found.form.header else "the first row has"
+    count = len(cells) - (len(cells) == found.width and bool(found.form.trailing) and not cells[-1])
+    many = f"{count} cell{'s' * (count != 1)} where {expected} {len(found.names)}"
+    if last > first:
+        return DataError(
+            f"{path}, lines {first} to {last} make one row of {many}; is a quote on line {first} not closed?"
+        )
+    if count > len(found.names):
+        return DataError(f"{path}, line {first}: {many}; quote the cell that holds the delimiter, or mend the row")
+    return DataError(f"{path}, line {first}: {many}; mend the row, or remove it")
+
+
+# ---- writing -------------------------------------------------------------------------------------------------------
+
+
+def write_delimited(path: Path, table: pa.Table, form: Form) -> None:
+    """Writes a table as `form` says; what is no text becomes it. Raises DataError for a character its encoding lacks."""
+    import pyarrow as pa
+
+    names = [str(name) for name in table.column_names]
+    texts = pa.table([as_text(column) for column in table.columns], names)
+    if not form.quote and any(_torn(column, form) for column in [pa.chunked_array([names]), *texts.columns]):
+        form = replace(form, quote='"')
+    encoding = "utf-8-sig" if form.bom and form.encoding == "utf-8" else form.encoding
+    try:
+        with path.open("w", encoding=encoding, newline="") as file:
+            if form.header:
+                heads = [_header_cell(name, form) for name in names]
+                file.write(form.delimiter.join(heads) + form.delimiter * (form.trailing == "all") + form.line_end)
+            for batch in texts.to_batches(ROWS):
+                file.writelines(_lines(batch, form))
+    except UnicodeEncodeError as error:
+        sign = error.object[error.start]
+        raise DataError(
+            f"{sign!r} cannot be written in {form.encoding}, the encoding of the source; write a .parquet"
+        ) from None
+
+
+def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Any column as strings: numbers as Python shows them, dates as ISO 8601, what has parts as JSON."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_timestamp(column.type):
+        whole = pc.all(pc.equal(pc.subsecond(column), 0)).as_py() is not False
+        column = column.cast(pa.timestamp("s", column.type.tz)) if whole else column
+    if pa.types.is_nested(column.type) or pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+        cells = [
+            None if cell is None else json.dumps(cell, ensure_ascii=False, default=str) for cell in column.to_pylist()
+        ]
+        return pa.chunked_array([pa.array(cells, pa.string())])
+    texts = column.cast(pa.string())
+    if pa.types.is_floating(column.type):
+        whole = pc.match_substring_regex(texts, r"^-?\d+$")
+        texts = pc.if_else(whole, pc.binary_join_element_wise(texts, ".0", ""), texts)
+    return texts
+
+
+def _torn(column: pa.ChunkedArray, form: Form) -> bool:
+    """Whether a cell written without quotes would be read as something else."""
+    import pyarrow.compute as pc
+
+    found = pc.match_substring_regex(column, rf'[{re.escape(form.delimiter)}\r\n]|^"|^$')
+    return bool(pc.any(found).as_py())
+
+
+def _header_cell(name: str, form: Form) -> str:
+    special = (
+        not name
+        or name.startswith(("#", "//", " "))
+        or any(sign in name for sign in (form.delimiter, form.quote, "\r", "\n"))
+    )
+    if not form.quote or not (form.header_quoted or special):
+        return name
+    return form.quote + name.replace(form.quote, 2 * form.quote) + form.quote
+
+
+def _lines(batch: pa.RecordBatch, form: Form) -> Iterator[str]:
+    """The lines of a batch, each with its end. A missing cell is left empty; the only cell of a line is quoted then."""
+    import pyarrow.compute as pc
+
+    columns = [_written(column, name, form) for name, column in zip(batch.schema.names, batch.columns)]
+    if len(columns) == 1:
+        columns = [pc.fill_null(columns[0], 2 * form.quote)]
+    parts = [*columns, ""] if form.trailing else columns
+    joined = pc.binary_join_element_wise(*parts, form.delimiter, null_handling="replace", null_replacement="")
+    return (line + form.line_end for line in joined.to_pylist())
+
+
+def _written(column: pa.Array, name: str, form: Form) -> pa.Array:
+    """The cells of a column as they stand in a line: padded, and quoted where the source quotes or where they must be."""
+    import pyarrow.compute as pc
+
+    space = " " if name in form.padded else ""
+    inside, outside = ("", space) if form.spaced else (space, "")
+    cells = pc.binary_join_element_wise(inside, column, "") if inside else column
+    if form.quote:
+        doubled = pc.replace_substring(cells, form.quote, 2 * form.quote)
+        quoted = pc.binary_join_element_wise(form.quote, doubled, form.quote, "")
+        if name not in form.quoted:
+            must = rf"[{re.escape(form.delimiter + form.quote)}\r\n]|^$"
+            quoted = pc.if_else(pc.match_substring_regex(cells, must), quoted, cells)
+        cells = quoted
+    return pc.binary_join_element_wise(outside, cells, "") if outside else cells

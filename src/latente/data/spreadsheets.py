@@ -1,0 +1,220 @@
+"""Excel files: a sheet as typed columns, and rows as a new file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date, datetime, time
+from decimal import Decimal
+from itertools import chain, islice
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latente.data.dialects import unique_names
+from latente.data.errors import DataError, first_line
+from latente.data.files import readable, stamp
+from latente.data.forms import Form, Table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MOST_ROWS, MOST_COLUMNS, LONGEST = 1_048_575, 16_384, 32_767
+"""what a sheet holds below its header, and a cell"""
+_LOOK = 30
+_MIDNIGHT = time()
+_ERRORS = frozenset({"#N/A", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#NULL!"})
+
+
+def open_spreadsheet(path: Path, sheet: str | None) -> Table:
+    """A sheet of an Excel file, the first unless one is named. Raises DataError for what is none, and lists the sheets."""
+    import pyarrow as pa
+
+    if path.suffix.lower() == ".xls":
+        raise DataError(f"{path} is an old Excel file; open it in Excel or LibreOffice and save it as .xlsx")
+    notes: list[str] = []
+    with _sheet(path, sheet) as (name, all_names, rows):
+        head = list(islice(rows, _LOOK))
+        above = _above(head)
+        header = head[above] if head else ()
+        kinds, count = _kinds(chain(head[above + 1 :], rows), sum(cell is not None for cell in header))
+    where = f"{path}, sheet {name!r}"
+    if len(all_names) > 1:
+        notes.append(f"sheet {name!r} of {', '.join(map(repr, all_names))}; another with --sheet")
+    if above:
+        notes.append(f"{above} line{'s' * (above > 1)} above the header left out")
+    if not count:
+        others = f"; name another with --sheet: {', '.join(all_names)}" if len(all_names) > 1 else "; add rows"
+        raise DataError(f"{where} has no rows under a header{others}")
+    headless = all(isinstance(cell, int | float) for cell in header[: len(kinds)])
+    if headless:
+        notes.append(f"no header: the first row holds numbers; columns are called column_1 to column_{len(kinds)}")
+        names = [f"column_{number}" for number in range(1, len(kinds) + 1)]
+        kinds = [kind | {_kind(cell)} for kind, cell in zip(kinds, header)]
+    else:
+        cells = [*header, *([None] * len(kinds))][: len(kinds)]
+        heads = ["" if cell is None else _word(cell).strip() for cell in cells]
+        names = unique_names(heads, f"{where}, row {above + 1}", notes)
+    schema = pa.schema([(column, _type(kind)) for column, kind in zip(names, kinds)])
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        with _sheet(path, name) as (_, _, again):
+            for _ in range(above + (not headless)):
+                next(again)
+            body = _body(again)
+            while part := list(islice(body, 8192)):
+                yield _batch(part, schema)
+
+    return Table(path.stem, schema, batches, f"{stamp(path)}:{name}", Form("excel", sheet=name), notes=notes)
+
+
+@contextmanager
+def _sheet(path: Path, wanted: str | None) -> Iterator[tuple[str, list[str], Iterator[Sequence[Any]]]]:
+    """(name, names of all sheets, rows of values) of a sheet. Raises DataError for a file that is no Excel, a name that is none."""
+    try:
+        import openpyxl
+    except ImportError:
+        raise DataError("Excel files need the openpyxl library: pip install 'latente[excel]'") from None
+    with readable(path), path.open("rb") as file:
+        try:
+            book = openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False)
+        except OSError:
+            raise
+        except Exception as error:  # zipfile, the XML parser and openpyxl raise their own
+            raise DataError(f"{path} cannot be read as Excel: {first_line(error)[:200]}") from None
+        try:
+            names = [sheet.title for sheet in book.worksheets]
+            if wanted is not None and wanted not in names:
+                raise DataError(f"{path} has no sheet {wanted!r}; --sheet is one of {', '.join(names)}")
+            if not names:
+                raise DataError(f"{path} holds no sheet of cells")
+            sheet: Any = book[wanted or names[0]]
+            sheet.reset_dimensions()  # what other programs write there is often wrong
+            yield sheet.title, names, sheet.iter_rows(values_only=True)
+        finally:
+            book.close()
+
+
+def _above(head: Sequence[Sequence[Any]]) -> int:
+    """How many rows stand above the header: blank ones, and titles that fill little of the width."""
+    filled = [sum(cell is not None for cell in cells) for cells in head]
+    least = max(1, max(filled, default=0) // 3 + 1) if max(filled, default=0) > 2 else 1
+    return next((at for at, count in enumerate(filled) if count >= least), 0)
+
+
+def _body(rows: Iterator[Sequence[Any]]) -> Iterator[Sequence[Any]]:
+    """The rows that are not blank, what Excel could not work out as missing."""
+    for cells in rows:
+        cells = [None if isinstance(cell, str) and cell in _ERRORS else cell for cell in cells]
+        if any(cell is not None for cell in cells):
+            yield cells
+
+
+def _kinds(rows: Iterator[Sequence[Any]], width: int) -> tuple[list[set[type]], int]:
+    """The kinds of value in each column, and how many rows there are."""
+    kinds: list[set[type]] = [set() for _ in range(width)]
+    count = 0
+    for count, cells in enumerate(_body(rows), 1):  # noqa: B007
+        for at, cell in enumerate(cells):
+            if cell is not None:
+                while at >= len(kinds):
+                    kinds.append(set())
+                kinds[at].add(_kind(cell))
+    return kinds, count
+
+
+def _kind(cell: Any) -> type:
+    """int, float, bool, str, date (a moment at midnight too) or datetime."""
+    if isinstance(cell, datetime):
+        return date if cell.time() == _MIDNIGHT else datetime
+    if isinstance(cell, int) and not isinstance(cell, bool) and abs(cell) >= 1 << 63:
+        return float
+    return type(cell) if type(cell) in (int, float, bool, date) else str
+
+
+def _type(kinds: set[type]) -> pa.DataType:
+    import pyarrow as pa
+
+    types = {
+        frozenset({int}): pa.int64(), frozenset({float}): pa.float64(), frozenset({int, float}): pa.float64(),
+        frozenset({bool}): pa.bool_(), frozenset({date}): pa.date32(), frozenset({datetime}): pa.timestamp("us"),
+        frozenset({date, datetime}): pa.timestamp("us"),
+    }  # fmt: skip
+    return types.get(frozenset(kinds), pa.string())
+
+
+def _batch(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.RecordBatch:
+    import pyarrow as pa
+
+    arrays = []
+    for at, kind in enumerate(schema.types):
+        cells = [row[at] if at < len(row) else None for row in rows]
+        if pa.types.is_string(kind):
+            cells = [None if cell is None else _word(cell) for cell in cells]
+        elif pa.types.is_floating(kind):
+            cells = [None if cell is None else float(cell) for cell in cells]
+        elif pa.types.is_date(kind):
+            cells = [cell.date() if isinstance(cell, datetime) else cell for cell in cells]
+        arrays.append(pa.array(cells, kind))
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _word(cell: Any) -> str:
+    """A cell of a column of several kinds, as text."""
+    if isinstance(cell, bool):
+        return str(cell).upper()
+    return str(cell)
+
+
+# ---- writing -------------------------------------------------------------------------------------------------------
+
+
+def write_spreadsheet(path: Path, table: pa.Table, sheet: str | None) -> None:
+    """Writes a table as one sheet. Raises DataError for what a sheet cannot hold."""
+    try:
+        import openpyxl
+        from openpyxl.cell import WriteOnlyCell
+        from openpyxl.utils.exceptions import IllegalCharacterError
+    except ImportError:
+        raise DataError("Excel files need the openpyxl library: pip install 'latente[excel]'") from None
+    if len(table) > MOST_ROWS or table.num_columns > MOST_COLUMNS:
+        raise DataError(
+            f"{len(table):,} rows of {table.num_columns:,} columns are more than an Excel sheet holds "
+            f"({MOST_ROWS:,} x {MOST_COLUMNS:,}); write a .csv or a .parquet"
+        )
+    book = openpyxl.Workbook(write_only=True)
+    page = book.create_sheet(sheet or "Sheet1")
+
+    def cell(value: Any, row: int, name: str) -> Any:
+        if not isinstance(value, str):
+            return _storable(value)
+        if len(value) > LONGEST:
+            raise DataError(f"row {row}, column {name!r}: {len(value):,} characters; an Excel cell holds {LONGEST:,}")
+        try:
+            made = WriteOnlyCell(page, value)
+        except IllegalCharacterError:
+            raise DataError(
+                f"row {row}, column {name!r}: a control character, which Excel cannot hold; write a .csv"
+            ) from None
+        made.data_type = "s"  # else a text that begins with = would be a formula
+        return made
+
+    names = [str(name) for name in table.column_names]
+    page.append([cell(name, 0, name) for name in names])
+    row = 0
+    for batch in table.to_batches(8192):
+        for values in zip(*(column.to_pylist() for column in batch.columns)):
+            row += 1
+            page.append([cell(value, row, name) for value, name in zip(values, names)])
+    book.save(path)
+
+
+def _storable(value: Any) -> Any:
+    """A value that is no text, as Excel can hold it."""
+    if isinstance(value, float) and not isfinite(value):
+        return None
+    if isinstance(value, datetime):
+        return value.isoformat(" ") if value.tzinfo else value
+    if value is None or isinstance(value, bool | int | float | date | Decimal):
+        return value
+    return str(value)
