@@ -1,0 +1,135 @@
+"""Autoregressive model of rows in any order of columns (Uria et al. 2014, arXiv:1310.1757; Tiwald et al. 2025, arXiv:2501.12012).
+
+    tokens (B,F) -> embedding (B,F,C) -- those that are known, summed --> + what is asked for -> L x block -> head of the field
+
+    block:  x -- norm -- feed-forward (C -> 2C -> C) -- + --> x
+
+B rows, F fields, C width, L blocks. The columns of every training row come in an order of its own, so the model knows the
+distribution of any column given any others: it fills gaps, keeps to what is given, and predicts. All F predictions of a row
+are made at once; a new row takes F small steps, of which each adds one embedding to a sum. Losses in nats per row.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latente.config import Recipe, Size
+from latente.phases import Losses, Phase
+from latente.spec import TableSpec
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of the model of rows."""
+
+    width: int = 128
+    """C, numbers that stand for what is known of a row"""
+    blocks: int = 1
+    """L, feed-forward blocks"""
+    widen: int = 2
+    """a block's inner width, in widths"""
+    dropout: float = 0.0
+    """share of a block's inner numbers that are left out while training"""
+    sorted: float = 0.5
+    """share of training rows whose columns come in the order of the table, which is also the order of sampling"""
+
+    @classmethod
+    def preset(cls, size: Size, spec: TableSpec) -> Config:
+        return {"tiny": cls(width=64), "small": cls(), "base": cls(width=256, blocks=2)}[size]
+
+
+class Block(nn.Module):
+    """x + a feed-forward network that starts at zero: (...,C) -> (...,C)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        inner = config.widen * config.width
+        self.wide = nn.Linear(config.width, inner)
+        self.narrow = nn.Linear(inner, config.width, bias=False)
+        self.dropout = config.dropout
+        nn.init.zeros_(self.narrow.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = F.relu(self.wide(F.rms_norm(x, x.shape[-1:]))).square()
+        return x + self.narrow(F.dropout(inner, self.dropout, self.training))
+
+
+class Model(nn.Module):
+    accepts = (TableSpec,)
+    phases = (Phase("main"),)
+    recipe = Recipe(batch_size=256, learning_rate=3e-3, muon_learning_rate=0.02, ema=0.99, weight_decay=0.01)
+    monitor = "nats_per_row"
+
+    def __init__(self, config: Config, spec: TableSpec) -> None:
+        super().__init__()
+        self.config, self.spec = config, spec
+        sizes = spec.fields
+        self.register_buffer("starts", torch.tensor([0, *sizes]).cumsum(0)[:-1], persistent=False)
+        self.register_buffer("owners", torch.tensor(spec.owners), persistent=False)
+        self.embedding = nn.Embedding(sum(sizes), config.width)
+        self.asked = nn.Embedding(len(sizes), config.width)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
+        self.heads = nn.Linear(config.width, sum(sizes))
+        nn.init.normal_(self.embedding.weight, std=0.5)
+        nn.init.zeros_(self.heads.weight)
+        nn.init.zeros_(self.heads.bias)
+
+    def muon_parameters(self) -> list[str]:
+        """The matrices of the blocks."""
+        return [f"blocks.{name}" for name, p in self.blocks.named_parameters() if p.ndim == 2]
+
+    def noise(self, n: int, phase: str, generator: torch.Generator) -> Batch:
+        """The place of each column in the order of each row, {"places": (n, columns)}."""
+        columns = len(self.spec.columns)
+        places = torch.rand(n, columns, generator=generator)
+        straight = torch.rand(n, 1, generator=generator) < self.config.sorted
+        return {"places": torch.where(straight, torch.arange(columns) / columns, places)}
+
+    def forward(self, batch: Batch, phase: str, progress: float) -> Losses:
+        """Cross-entropy of every field given those before it in the order of its row, in nats per row."""
+        nats = self.nats(batch["tokens"], batch["places"]).sum(1).mean()
+        return Losses(nats, {"nats_per_row": nats})
+
+    def nats(self, tokens: Tensor, places: Tensor) -> Tensor:
+        """-ln p of each field given those before it, (B,F), when columns come at `places` (B, columns)."""
+        embedded = self.embedding(tokens + self.starts)
+        at = places[:, self.owners]  # (B,F)
+        order = torch.arange(len(self.owners), device=tokens.device)
+        same = (self.owners == self.owners[:, None]) & (order < order[:, None])  # earlier fields of the column itself
+        known = (at[:, None, :] < at[:, :, None]) | same  # (B, asked, known)
+        x = self.hidden(torch.bmm(known.to(embedded.dtype), embedded) + self.asked.weight)
+        return torch.stack(
+            [F.cross_entropy(self.head(x[:, f], f), tokens[:, f], reduction="none") for f in range(tokens.shape[1])], 1
+        )
+
+    def hidden(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return F.rms_norm(x, x.shape[-1:])
+
+    def head(self, x: Tensor, field: int) -> Tensor:
+        """(B,C) -> (B, size of the field) float32: unnormalised log-probabilities of its tokens."""
+        part = slice(int(self.starts[field]), int(self.starts[field]) + self.spec.fields[field])
+        return F.linear(x, self.heads.weight[part], self.heads.bias[part]).float()
+
+    def sample(self, n: int, *, condition: Tensor | None = None, generator: torch.Generator) -> Batch:
+        """`n` rows {"tokens": int64 (n,F)}, field after field."""
+        known = torch.zeros(n, self.config.width, device=self.embedding.weight.device)
+        drawn: list[Tensor] = []
+        for field, column in enumerate(self.spec.owners):
+            logits = self.head(self.hidden(known + self.asked.weight[field]), field)
+            if not field or self.spec.owners[field - 1] != column:
+                logits[:, list(self.spec.never[column])] = -math.inf
+            chances = logits.softmax(1).cumsum(1)
+            uniform = torch.rand(n, 1, generator=generator).to(chances) * chances[:, -1:]
+            token = (chances < uniform).sum(1).clamp(max=logits.shape[1] - 1)
+            known = known + self.embedding.weight[token + self.starts[field]]
+            drawn.append(token)
+        return {"tokens": torch.stack(drawn, 1)}
