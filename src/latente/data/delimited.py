@@ -4,6 +4,8 @@ bytes --charsets.py--> UTF-8 --dialects.py--> Layout --Arrow's streaming reader-
                                                     `--Python's reader, where Arrow's cannot, and to name a bad line
 """
 
+# pyright: reportAttributeAccessIssue=false
+# pyarrow.compute makes its functions when it is imported, where pyright does not see them.
 from __future__ import annotations
 
 import csv
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".tab": "tsv"}
-_SAMPLE, _BLOCK = 1 << 20, 1 << 22
+_SAMPLE = 1 << 20
 _MAGIC = {
     b"PK\x03\x04": "a zip archive, as Excel files are: give it the suffix .xlsx",
     b"PAR1": "a Parquet file: give it the suffix .parquet",
@@ -144,7 +146,7 @@ def _batches(path: Path, charset: Charset, found: Layout, schema: pa.Schema) -> 
         for at in padded:
             columns[at] = pc.utf8_ltrim(columns[at], characters=" ")
         if found.form.trailing and any(columns.pop().to_pylist()):
-            raise _mistake(path, charset, found)
+            raise _mistake(path, charset, found) or _changed(path)
         whole = pa.RecordBatch.from_arrays(columns, schema=schema)
         for start in range(0, len(whole), ROWS):
             yield whole.slice(start, ROWS)
@@ -157,10 +159,11 @@ def _by_arrow(path: Path, charset: Charset, found: Layout) -> Iterator[pa.Record
     names = [str(at) for at in range(found.width)]
     stream = _Stream(path, charset, found.start)
     last: Any = None
+    done = 0
     try:
         reader = pc.open_csv(
             pa.PythonFile(stream, "r"),
-            pc.ReadOptions(column_names=names, block_size=_BLOCK),
+            pc.ReadOptions(column_names=names, block_size=max(_SAMPLE, 8 * found.longest)),
             pc.ParseOptions(
                 delimiter=found.form.delimiter, quote_char=found.form.quote or False, newlines_in_values=True
             ),
@@ -173,26 +176,28 @@ def _by_arrow(path: Path, charset: Charset, found: Layout) -> Iterator[pa.Record
         )
         for last in reader:
             yield last
-    except pa.ArrowInvalid as error:
-        raise _mistake(path, charset, found, first_line(error)) from None
+            done += len(last)
+    except pa.ArrowInvalid:  # it does not name the line, and does not take rows far longer than those before
+        mistake = _mistake(path, charset, found)
+        if mistake is not None:
+            raise mistake from None
+        yield from _by_python(path, charset, found, done)
+        return
     if last is not None and len(last) and _unclosed(stream.tail, last.column(found.width - 1)[-1].as_py(), found.form):
-        raise _mistake(path, charset, found)
+        raise _mistake(path, charset, found) or _changed(path)
 
 
-def _by_python(path: Path, charset: Charset, found: Layout) -> Iterator[pa.RecordBatch]:
+def _by_python(path: Path, charset: Charset, found: Layout, skip: int = 0) -> Iterator[pa.RecordBatch]:
+    """The rows after the first `skip`, slowly; an empty cell is null whether quoted or not."""
     import pyarrow as pa
 
     names = [str(at) for at in range(found.width)]
-    for rows in _chunked(_records(_Stream(path, charset, found.start), found.form)):
-        if any(len(cells) != found.width for _, _, cells in rows):
-            raise _mistake(path, charset, found)
-        columns = zip(*([cell or None for cell in cells] for _, _, cells in rows))
+    records = islice(_records(_Stream(path, charset, found.start), found.form), skip, None)
+    while rows := [cells for _, _, cells in islice(records, 8192)]:
+        if any(len(cells) != found.width for cells in rows):
+            raise _mistake(path, charset, found) or _changed(path)
+        columns = zip(*([cell or None for cell in cells] for cells in rows))
         yield pa.RecordBatch.from_arrays([pa.array(column, pa.string()) for column in columns], names)
-
-
-def _chunked(records: Iterator[tuple[int, int, list[str]]]) -> Iterator[list[tuple[int, int, list[str]]]]:
-    while rows := list(islice(records, 8192)):
-        yield rows
 
 
 def _records(stream: _Stream, form: Form) -> Iterator[tuple[int, int, list[str]]]:
@@ -214,8 +219,8 @@ def _unclosed(tail: bytes, cell: str | None, form: Form) -> bool:
     return any(tail.endswith(before.encode() + opened) for before in (form.delimiter, "\n", "\r")) or tail == opened
 
 
-def _mistake(path: Path, charset: Charset, found: Layout, otherwise: str = "") -> DataError:
-    """What is wrong with the rows of a file, found slowly."""
+def _mistake(path: Path, charset: Charset, found: Layout) -> DataError | None:
+    """What is wrong with the rows of a file, found slowly; None when nothing is."""
     stream = _Stream(path, charset, found.start)
     records = _records(stream, found.form)
     before, end, cells, last = 0, 0, [], True
@@ -231,7 +236,7 @@ def _mistake(path: Path, charset: Charset, found: Layout, otherwise: str = "") -
         column = found.names[min(len(cells), len(found.names)) - 1]
         return DataError(f"{path}, line {first}: a quoted cell is never closed, in column {column!r}; close the quote")
     if len(cells) == found.width and not (found.form.trailing and cells[-1]):
-        return DataError(f"{path} cannot be read: {otherwise}")
+        return None
     return _ragged(path, first, end, cells, found)
 
 
@@ -246,6 +251,10 @@ def _ragged(path: Path, first: int, last: int, cells: Sequence[str], found: Layo
     if count > len(found.names):
         return DataError(f"{path}, line {first}: {many}; quote the cell that holds the delimiter, or mend the row")
     return DataError(f"{path}, line {first}: {many}; mend the row, or remove it")
+
+
+def _changed(path: Path) -> DataError:
+    return DataError(f"{path} changed while it was read; try again")
 
 
 # ---- writing -------------------------------------------------------------------------------------------------------

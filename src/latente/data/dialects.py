@@ -40,6 +40,8 @@ class Layout:
     """bytes of UTF-8 before the first row"""
     line: int
     """lines before the first row"""
+    longest: int
+    """characters of the longest row seen"""
     notes: list[str]
 
 
@@ -121,7 +123,8 @@ def layout(path: Path, sample: str, complete: bool, options: TableOptions, form:
     form = _outside(form, sample, best, names, width, header)
     decimal, thousands = _signs(columns, form.delimiter, options.decimal)
     form = replace(form, decimal=decimal, thousands=thousands)
-    return Layout(form, names, width, len(prefix.encode()), before, notes)
+    longest = max(sum(map(len, row.cells)) + len(row.cells) for row in best.rows)
+    return Layout(form, names, width, len(prefix.encode()), before, longest, notes)
 
 
 # ---- delimiter and quote -------------------------------------------------------------------------------------------
@@ -336,7 +339,7 @@ def _signs(columns: Sequence[Sequence[str]], delimiter: str, wanted: str) -> tup
     """The decimal sign and the thousands sign ("" for none). Raises DataError for a --decimal that is neither . nor ,"""
     if wanted not in ("auto", ".", ","):
         raise DataError(f"--decimal {wanted!r}: . or ,")
-    numbers = [[cell.strip() for cell in column[:5000] if cell.strip()] for column in columns]
+    numbers = [[cell.strip() for cell in column[:2000] if cell.strip()] for column in columns]
     numbers = [column for column in numbers if column and all(map(is_number, column))]
     decimal = wanted if wanted != "auto" else _decimal(numbers, delimiter)
     votes = {sign: sum(_grouped(column, sign, decimal) for column in numbers) for sign in _GROUP if sign != decimal}
