@@ -12,15 +12,15 @@ import csv
 import io
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latente.data.charsets import CHUNK, BadByte, Charset, charset_of, utf8_of
-from latente.data.dialects import Layout, layout, reader_of
+from latente.data.dialects import UNQUOTED, Layout, layout, reader_of
 from latente.data.errors import DataError, first_line
 from latente.data.files import readable, stamp
 from latente.data.forms import ROWS, Form, Table
@@ -53,8 +53,8 @@ def open_delimited(path: Path, options: TableOptions, name: str | None = None) -
         form = Form(kind, encoding=charset.codec, bom=charset.skip > 0)
         found = layout(path, sample, complete, options, form)
         schema = pa.schema([(column, pa.string()) for column in found.names])
-        batches = partial(_batches, path, charset, found, schema)
-        return Table(name or path.stem, schema, batches, stamp(path), found.form, notes=found.notes)
+        rows = _Rows(path, charset, found, schema)
+        return Table(name or path.stem, schema, rows.batches, stamp(path), found.form, notes=found.notes)
 
 
 def _charset(path: Path, encoding: str) -> Charset:
@@ -112,98 +112,167 @@ def _sample(path: Path, charset: Charset) -> tuple[str, bool]:
 
 
 class _Stream(io.RawIOBase):
-    """A file's text from its first row on, as bytes of UTF-8. Keeps the last ones, for what an end says."""
+    """A file's text from its first row on, as bytes of UTF-8. Counts lines, and keeps the last bytes for what an end says."""
 
-    def __init__(self, path: Path, charset: Charset, start: int) -> None:
-        self.tail = b""
+    def __init__(self, path: Path, charset: Charset, start: int, mark: bytes = b"") -> None:
+        self.tail, self.lines = b"", 0
         self._chunks = _utf8(path, charset)
-        self._buffer = memoryview(b"")
+        self._buffer = memoryview(mark)
         self._before = start
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, into: Any) -> int:
-        while not self._buffer:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return 0
+        filled = 0
+        while filled < len(into) and (self._buffer or self._more()):
+            size = min(len(into) - filled, len(self._buffer))
+            into[filled : filled + size], self._buffer = self._buffer[:size], self._buffer[size:]
+            filled += size
+        return filled
+
+    def _more(self) -> bool:
+        """Whether there is another chunk, which is made ready."""
+        for chunk in self._chunks:
             self._buffer = memoryview(chunk)[self._before :]
             self._before = max(0, self._before - len(chunk))
+            self.lines += chunk.count(b"\n", len(chunk) - len(self._buffer))
             self.tail = (self.tail[-_SAMPLE:] + self._buffer)[-_SAMPLE:]
-        size = min(len(into), len(self._buffer))
-        into[:size], self._buffer = self._buffer[:size], self._buffer[size:]
-        return size
+            if self._buffer:
+                return True
+        return False
 
 
-def _batches(path: Path, charset: Charset, found: Layout, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    import pyarrow as pa
-    import pyarrow.compute as pc
+@dataclass
+class _Rows:
+    """The rows of one file."""
 
-    padded = [schema.get_field_index(name) for name in found.form.padded]
-    for batch in _by_python(path, charset, found) if found.form.spaced else _by_arrow(path, charset, found):
-        columns = batch.columns
-        for at in padded:
-            columns[at] = pc.utf8_ltrim(columns[at], characters=" ")
-        if found.form.trailing and any(columns.pop().to_pylist()):
-            raise _mistake(path, charset, found) or _changed(path)
-        whole = pa.RecordBatch.from_arrays(columns, schema=schema)
-        for start in range(0, len(whole), ROWS):
-            yield whole.slice(start, ROWS)
+    path: Path
+    charset: Charset
+    found: Layout
+    schema: pa.Schema
+    checked: bool = False
+    """whether quotes have been looked at closely"""
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        form, rows = self.found.form, 0
+        stream = self._stream(b"" if form.spaced else BOM_UTF8)  # Arrow takes away the mark it finds, and only one
+        padded = [self.schema.get_field_index(name) for name in form.padded]
+        with readable(self.path):
+            for batch in self._by_python(stream) if form.spaced else self._by_arrow(stream):
+                columns = batch.columns
+                rows += len(batch)
+                for at in padded:
+                    columns[at] = pc.utf8_ltrim(columns[at], characters=" ")
+                if form.trailing and any(columns.pop().to_pylist()):
+                    raise self._mistake() or self._changed()
+                whole = pa.RecordBatch.from_arrays(columns, schema=self.schema)
+                for start in range(0, len(whole), ROWS):
+                    yield whole.slice(start, ROWS)
+            if form.quote and stream.lines > rows and not self.checked:  # some cells have several lines
+                self._check_quotes()
+            self.checked = True
+
+    def _stream(self, mark: bytes = b"") -> _Stream:
+        return _Stream(self.path, self.charset, self.found.start, mark)
+
+    def _by_arrow(self, stream: _Stream) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+        import pyarrow.csv as pc
+
+        form, width = self.found.form, self.found.width
+        names = [str(at) for at in range(width)]
+        last: Any = None
+        done = 0
+        try:
+            reader = pc.open_csv(
+                pa.PythonFile(stream, "r"),
+                pc.ReadOptions(column_names=names, block_size=max(_SAMPLE, 8 * self.found.longest)),
+                pc.ParseOptions(delimiter=form.delimiter, quote_char=form.quote or False, newlines_in_values=True),
+                pc.ConvertOptions(
+                    column_types=dict.fromkeys(names, pa.string()),
+                    null_values=[""],
+                    strings_can_be_null=True,
+                    quoted_strings_can_be_null=False,
+                ),
+            )
+            for last in reader:
+                yield last
+                done += len(last)
+        except pa.ArrowInvalid:  # it does not name the line, and does not take rows far longer than those before
+            if mistake := self._mistake():
+                raise mistake from None
+            yield from self._by_python(self._stream(), done)
+            return
+        if last is not None and len(last) and _unclosed(stream.tail, last.column(width - 1)[-1].as_py(), form):
+            raise self._mistake() or self._changed()
+
+    def _by_python(self, stream: _Stream, skip: int = 0) -> Iterator[pa.RecordBatch]:
+        """The rows after the first `skip`, slowly; an empty cell is null whether quoted or not."""
+        import pyarrow as pa
+
+        names = [str(at) for at in range(self.found.width)]
+        records = islice(_records(stream, self.found.form), skip, None)
+        while rows := [cells for _, _, cells in islice(records, 8192)]:
+            if any(len(cells) != self.found.width for cells in rows):
+                raise self._mistake() or self._changed()
+            columns = zip(*([cell or None for cell in cells] for cells in rows))
+            yield pa.RecordBatch.from_arrays([pa.array(column, pa.string()) for column in columns], names)
+
+    def _mistake(self) -> DataError | None:
+        """What is wrong with the rows, found slowly; None when nothing is."""
+        found, form, stream = self.found, self.found.form, self._stream()
+        records = _records(stream, form)
+        before, end, cells, last = 0, 0, [], True
+        try:
+            for before, end, cells in records:  # noqa: B007
+                if len(cells) != found.width or (form.trailing and cells[-1]):
+                    last = next(records, None) is None
+                    break
+        except csv.Error as error:
+            line = found.line + end + 1
+            return DataError(f"{self.path}, line {line}: {first_line(error)}; is a quoted cell never closed?")
+        first, end = found.line + before + 1, found.line + end
+        if last and cells and _unclosed(stream.tail, cells[-1], form):
+            column = found.names[min(len(cells), len(found.names)) - 1]
+            where = f"{self.path}, line {first}, column {column!r}"
+            return DataError(f"{where}: a quoted cell is never closed; close or remove the quote")
+        if len(cells) == found.width and not (form.trailing and cells[-1]):
+            return None
+        return _ragged(self.path, first, end, cells, found)
+
+    def _check_quotes(self) -> None:
+        """Raises DataError for a cell of several lines whose closing quote is followed by text: it was to be closed before."""
+        form = self.found.form
+        reader: Any = reader_of(_text(self._stream()), form.delimiter, form.quote, form.spaced, strict=True)
+        while True:
+            before = reader.line_num
+            try:
+                next(reader)
+            except StopIteration:
+                return
+            except csv.Error:
+                if reader.line_num > before + 1:
+                    first, last = self.found.line + before + 1, self.found.line + reader.line_num
+                    raise DataError(
+                        f"{self.path}, line {first}: a quoted cell goes on to line {last}, where text follows its quote; "
+                        "close the quote where the cell ends, or double the quotes inside it"
+                    ) from None
+
+    def _changed(self) -> DataError:
+        return DataError(f"{self.path} changed while it was read; try again")
 
 
-def _by_arrow(path: Path, charset: Charset, found: Layout) -> Iterator[pa.RecordBatch]:
-    import pyarrow as pa
-    import pyarrow.csv as pc
-
-    names = [str(at) for at in range(found.width)]
-    stream = _Stream(path, charset, found.start)
-    last: Any = None
-    done = 0
-    try:
-        reader = pc.open_csv(
-            pa.PythonFile(stream, "r"),
-            pc.ReadOptions(column_names=names, block_size=max(_SAMPLE, 8 * found.longest)),
-            pc.ParseOptions(
-                delimiter=found.form.delimiter, quote_char=found.form.quote or False, newlines_in_values=True
-            ),
-            pc.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.string()),
-                null_values=[""],
-                strings_can_be_null=True,
-                quoted_strings_can_be_null=False,
-            ),
-        )
-        for last in reader:
-            yield last
-            done += len(last)
-    except pa.ArrowInvalid:  # it does not name the line, and does not take rows far longer than those before
-        mistake = _mistake(path, charset, found)
-        if mistake is not None:
-            raise mistake from None
-        yield from _by_python(path, charset, found, done)
-        return
-    if last is not None and len(last) and _unclosed(stream.tail, last.column(found.width - 1)[-1].as_py(), found.form):
-        raise _mistake(path, charset, found) or _changed(path)
-
-
-def _by_python(path: Path, charset: Charset, found: Layout, skip: int = 0) -> Iterator[pa.RecordBatch]:
-    """The rows after the first `skip`, slowly; an empty cell is null whether quoted or not."""
-    import pyarrow as pa
-
-    names = [str(at) for at in range(found.width)]
-    records = islice(_records(_Stream(path, charset, found.start), found.form), skip, None)
-    while rows := [cells for _, _, cells in islice(records, 8192)]:
-        if any(len(cells) != found.width for cells in rows):
-            raise _mistake(path, charset, found) or _changed(path)
-        columns = zip(*([cell or None for cell in cells] for cells in rows))
-        yield pa.RecordBatch.from_arrays([pa.array(column, pa.string()) for column in columns], names)
+def _text(stream: _Stream) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8", newline="")
 
 
 def _records(stream: _Stream, form: Form) -> Iterator[tuple[int, int, list[str]]]:
     """(lines before, lines up to its end, cells) of each row that is not blank, lines counted from the first row."""
-    lines = io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8", newline="")
-    reader: Any = reader_of(lines, form.delimiter, form.quote, form.spaced)
+    reader: Any = reader_of(_text(stream), form.delimiter, form.quote, form.spaced)
     before = 0
     for cells in reader:
         if cells:
@@ -215,29 +284,15 @@ def _unclosed(tail: bytes, cell: str | None, form: Form) -> bool:
     """Whether a text ends inside the quotes of its last cell."""
     if not form.quote or cell is None:
         return False
-    opened = (form.quote + cell.replace(form.quote, 2 * form.quote)).encode()
-    return any(tail.endswith(before.encode() + opened) for before in (form.delimiter, "\n", "\r")) or tail == opened
+    opened = form.quote + cell.replace(form.quote, 2 * form.quote)
+    closed = opened + form.quote
 
+    def ends(with_: str) -> bool:
+        return tail == with_.encode() or any(
+            tail.endswith((sign + with_).encode()) for sign in (form.delimiter, *"\r\n")
+        )
 
-def _mistake(path: Path, charset: Charset, found: Layout) -> DataError | None:
-    """What is wrong with the rows of a file, found slowly; None when nothing is."""
-    stream = _Stream(path, charset, found.start)
-    records = _records(stream, found.form)
-    before, end, cells, last = 0, 0, [], True
-    try:
-        for before, end, cells in records:  # noqa: B007
-            if len(cells) != found.width or (found.form.trailing and cells[-1]):
-                last = next(records, None) is None
-                break
-    except csv.Error as error:
-        return DataError(f"{path}, line {found.line + end + 1}: {first_line(error)}; is a quoted cell never closed?")
-    first, end = found.line + before + 1, found.line + end
-    if last and cells and _unclosed(stream.tail, cells[-1], found.form):
-        column = found.names[min(len(cells), len(found.names)) - 1]
-        return DataError(f"{path}, line {first}: a quoted cell is never closed, in column {column!r}; close the quote")
-    if len(cells) == found.width and not (found.form.trailing and cells[-1]):
-        return None
-    return _ragged(path, first, end, cells, found)
+    return ends(opened) and not any(ends(closed + line_end) for line_end in ("", "\n", "\r", "\r\n"))
 
 
 def _ragged(path: Path, first: int, last: int, cells: Sequence[str], found: Layout) -> DataError:
@@ -253,10 +308,6 @@ def _ragged(path: Path, first: int, last: int, cells: Sequence[str], found: Layo
     return DataError(f"{path}, line {first}: {many}; mend the row, or remove it")
 
 
-def _changed(path: Path) -> DataError:
-    return DataError(f"{path} changed while it was read; try again")
-
-
 # ---- writing -------------------------------------------------------------------------------------------------------
 
 
@@ -265,8 +316,11 @@ def write_delimited(path: Path, table: pa.Table, form: Form) -> None:
     import pyarrow as pa
 
     names = [str(name) for name in table.column_names]
-    texts = pa.table([as_text(column) for column in table.columns], names)
-    if not form.quote and any(_torn(column, form) for column in [pa.chunked_array([names]), *texts.columns]):
+    columns = [as_text(column) for column in table.columns]
+    if len(columns) == 1:
+        columns = [columns[0].fill_null("")]  # written as "", since a line of nothing is no row
+    texts = pa.table(columns, names)
+    if not form.quote and _torn([pa.chunked_array([names]), *texts.columns], form):
         form = replace(form, quote='"')
     encoding = "utf-8-sig" if form.bom and form.encoding == "utf-8" else form.encoding
     try:
@@ -305,12 +359,15 @@ def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return texts
 
 
-def _torn(column: pa.ChunkedArray, form: Form) -> bool:
-    """Whether a cell written without quotes would be read as something else."""
+def _torn(columns: Sequence[pa.ChunkedArray], form: Form) -> bool:
+    """Whether cells written without quotes would be read as something else."""
     import pyarrow.compute as pc
 
-    found = pc.match_substring_regex(column, rf'[{re.escape(form.delimiter)}\r\n]|^"|^$')
-    return bool(pc.any(found).as_py())
+    def some(pattern: str) -> bool:
+        return any(pc.any(pc.match_substring_regex(column, pattern)).as_py() for column in columns)
+
+    quotes = some('^"') and (form.delimiter not in UNQUOTED or some('"$'))
+    return quotes or some(rf"[{re.escape(form.delimiter)}\r\n]|^$")
 
 
 def _header_cell(name: str, form: Form) -> str:
@@ -325,12 +382,10 @@ def _header_cell(name: str, form: Form) -> str:
 
 
 def _lines(batch: pa.RecordBatch, form: Form) -> Iterator[str]:
-    """The lines of a batch, each with its end. A missing cell is left empty; the only cell of a line is quoted then."""
+    """The lines of a batch, each with its end; a missing cell is left empty."""
     import pyarrow.compute as pc
 
     columns = [_written(column, name, form) for name, column in zip(batch.schema.names, batch.columns)]
-    if len(columns) == 1:
-        columns = [pc.fill_null(columns[0], 2 * form.quote)]
     parts = [*columns, ""] if form.trailing else columns
     joined = pc.binary_join_element_wise(*parts, form.delimiter, null_handling="replace", null_replacement="")
     return (line + form.line_end for line in joined.to_pylist())
@@ -340,14 +395,13 @@ def _written(column: pa.Array, name: str, form: Form) -> pa.Array:
     """The cells of a column as they stand in a line: padded, and quoted where the source quotes or where they must be."""
     import pyarrow.compute as pc
 
-    space = " " if name in form.padded else ""
-    inside, outside = ("", space) if form.spaced else (space, "")
-    cells = pc.binary_join_element_wise(inside, column, "") if inside else column
-    if form.quote:
-        doubled = pc.replace_substring(cells, form.quote, 2 * form.quote)
-        quoted = pc.binary_join_element_wise(form.quote, doubled, form.quote, "")
-        if name not in form.quoted:
-            must = rf"[{re.escape(form.delimiter + form.quote)}\r\n]|^$"
-            quoted = pc.if_else(pc.match_substring_regex(cells, must), quoted, cells)
-        cells = quoted
-    return pc.binary_join_element_wise(outside, cells, "") if outside else cells
+    padded = name in form.padded
+    plain = pc.binary_join_element_wise(" ", column, "") if padded else column
+    if not form.quote:
+        return plain
+    quoted = pc.replace_substring(column, form.quote, 2 * form.quote)
+    quoted = pc.binary_join_element_wise(" " * (padded and form.spaced) + form.quote, quoted, form.quote, "")
+    if name in form.quoted:
+        return quoted
+    must = pc.match_substring_regex(column, rf"[{re.escape(form.delimiter + form.quote)}\r\n]|^ |^$")
+    return pc.if_else(must, quoted, plain)

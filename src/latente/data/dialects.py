@@ -10,8 +10,9 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 from latente.data.errors import DataError
@@ -20,6 +21,8 @@ from latente.data.table import TableOptions
 
 ALONE = "\x1f"
 """stands for a delimiter where cells of the one column hold commas that are not quoted"""
+UNQUOTED = "\t|"
+"""delimiters of files that are often written without quotes"""
 _COMMON, _RARE = ",;\t|", ":^~\x01 "
 _PREAMBLE = 30
 _NUMBER = re.compile(r"[+-]?[$€£]?(\d[\d.,'\u2019 \u00a0\u202f]*|[.,]\d+)(e[+-]?\d+)?\s?%?", re.IGNORECASE)
@@ -78,8 +81,7 @@ class _Reading:
         alike = sum(len(row.cells) == self.width for row in self.rows) / len(self.rows)
         cells = [cell for row in self.rows[:200] for cell in row.cells]
         clean = sum(not cell or is_number(cell) or bool(_DATE.fullmatch(cell)) for cell in cells) / len(cells)
-        fit = (self.fits, round(alike, 2), self.quote == '"', self.spaced)
-        return *fit, -len(self.skipped), round(clean, 2), self.width
+        return self.fits, round(alike, 2), self.quote == '"', -len(self.skipped), round(clean, 2), self.width
 
 
 def is_number(cell: str) -> bool:
@@ -87,11 +89,15 @@ def is_number(cell: str) -> bool:
     return _NUMBER.fullmatch(cell.strip()) is not None
 
 
-def reader_of(lines: Iterator[str] | io.StringIO, delimiter: str, quote: str, spaced: bool) -> Iterator[list[str]]:
+def reader_of(
+    lines: Iterable[str], delimiter: str, quote: str, spaced: bool, strict: bool = False
+) -> Iterator[list[str]]:
     """Python's own reader, set as a Form says."""
     csv.field_size_limit(max(csv.field_size_limit(), 1 << 26))
     quoting = csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE
-    return csv.reader(lines, delimiter=delimiter, quotechar=quote or None, quoting=quoting, skipinitialspace=spaced)
+    return csv.reader(
+        lines, delimiter=delimiter, quotechar=quote or None, quoting=quoting, skipinitialspace=spaced, strict=strict
+    )
 
 
 def layout(path: Path, sample: str, complete: bool, options: TableOptions, form: Form) -> Layout:
@@ -120,7 +126,7 @@ def layout(path: Path, sample: str, complete: bool, options: TableOptions, form:
     if form.trailing:
         notes.append("lines end with a delimiter; the empty column after it is left out")
     columns = [[row.cells[at] for row in body if len(row.cells) == width] for at in range(len(names))]
-    form = _outside(form, sample, best, names, width, header)
+    form = _outside(form, _raw(sample, complete, best), best.rows[0].line, names, width)
     decimal, thousands = _signs(columns, form.delimiter, options.decimal)
     form = replace(form, decimal=decimal, thousands=thousands)
     longest = max(sum(map(len, row.cells)) + len(row.cells) for row in best.rows)
@@ -142,10 +148,10 @@ def _best(sample: str, complete: bool, options: TableOptions, notes: list[str]) 
     wide = [reading for reading in readings if reading.width > 1 and len(reading.rows[0].cells) > 1]
     if not wide:
         numbers = [r for r in _readings(sample, complete, _RARE) if r.width > 1 and r.fits]
-        wide = [r for r in numbers if len(r.rows) > 2 and r.score[1] == 1 and r.score[5] > 0.4]
+        wide = [r for r in numbers if len(r.rows) > 2 and r.score[1] == 1 and r.score[4] > 0.4]
     if wide:
         return max(wide, key=lambda reading: reading.score)
-    alone = max(readings, key=lambda r: (r.delimiter == ",", r.quote == '"', not r.spaced))
+    alone = max(readings, key=lambda r: (r.delimiter == ",", r.quote == '"'))
     if all(len(row.cells) == 1 for row in alone.rows):
         return alone
     return max(_readings(sample, complete, ALONE), key=lambda reading: reading.score)
@@ -166,15 +172,35 @@ def _readings(sample: str, complete: bool, delimiters: str) -> Iterator[_Reading
         if delimiter not in sample and delimiter != delimiters[0]:
             continue
         quotes = ['"']
-        if '"' in sample and delimiter in "\t|":
-            quotes.append("")  # files of these are often written without quotes
+        if '"' in sample and delimiter in UNQUOTED:
+            quotes = _quotes_of_tabs(sample, complete, delimiter)
         if '"' not in sample and re.search(rf"(^|{re.escape(delimiter)})'", sample, re.MULTILINE):
             quotes.append("'")
-        spaced = re.search(rf'{re.escape(delimiter)} +"', sample) is not None and delimiter != " "
         for quote in quotes:
-            for space in (False, True) if spaced and quote else (False,):
-                if rows := list(_rows(sample, complete, delimiter, quote, space)):
-                    yield _without_preamble(_Reading(delimiter, quote, space, rows), sample)
+            spaced = quote == '"' and delimiter != " " and _space_before_quotes(sample, delimiter)
+            if rows := list(_rows(sample, complete, delimiter, quote, spaced)):
+                yield _without_preamble(_Reading(delimiter, quote, spaced, rows), sample)
+
+
+def _quotes_of_tabs(sample: str, complete: bool, delimiter: str) -> list[str]:
+    """The quotes to try: files of tabs are often written without, and a quote is then a sign like others."""
+    cells = [cell for row in islice(_rows(sample, complete, delimiter, "", False), 20000) for cell in row.cells]
+    opened, ended = (sum(at(cell) for cell in cells) for at in (lambda c: c.startswith('"'), lambda c: c.endswith('"')))
+    return [""] if opened and not ended else ['"', ""]
+
+
+def _space_before_quotes(sample: str, delimiter: str) -> bool:
+    """Whether cells are written as in `1, "a, b"`, where the space is neither part of the cell nor in the way of the quote."""
+    sign = re.escape(delimiter)
+    if re.search(rf'{sign} +"', sample) is None:
+        return False
+    cell = re.compile(rf'(?:^|{sign})( *"(?:[^"]|"")*" *(?={sign}|$)|[^"{sign}]*)')
+    for line in islice(sample.splitlines(), 1000):
+        cells = cell.findall(line)
+        whole = sum(map(len, cells)) + len(cells) - 1 == len(line)
+        if whole and any(cell.startswith(" ") and cell.endswith('"') for cell in cells):
+            return True
+    return False
 
 
 def _rows(sample: str, complete: bool, delimiter: str, quote: str, spaced: bool) -> Iterator[_Row]:
@@ -302,12 +328,14 @@ def _trailing(reading: _Reading, width: int, header: bool) -> str:
     return "all" if rest and not first[-1].strip() else ""
 
 
-def _outside(form: Form, sample: str, reading: _Reading, names: Sequence[str], width: int, header: bool) -> Form:
-    """Which columns are always quoted or padded, told from the cells as they stand."""
-    plain = replace(reading, quote="", spaced=False)
-    raw = list(_rows(sample, False, plain.delimiter, "", False))[:20000]
-    start = reading.rows[0].line
-    body = [row.cells for row in raw if row.line > start - (not header) and len(row.cells) == width]
+def _raw(sample: str, complete: bool, reading: _Reading) -> list[_Row]:
+    """The rows as they stand, quotes and all."""
+    return list(islice(_rows(sample, complete, reading.delimiter, "", False), 20000))
+
+
+def _outside(form: Form, raw: Sequence[_Row], start: int, names: Sequence[str], width: int) -> Form:
+    """Which columns are always quoted or padded, told from the rows as they stand; the first begins on line `start`."""
+    body = [row.cells for row in raw if row.line >= start + form.header and len(row.cells) == width]
     padded, quoted = [], []
     for at, name in enumerate(names):
         cells = [cells[at] for cells in body if cells[at]]
@@ -316,7 +344,9 @@ def _outside(form: Form, sample: str, reading: _Reading, names: Sequence[str], w
         if form.quote and cells and all(_enclosed(cell, form.quote) for cell in cells):
             quoted.append(name)
     head = next((row.cells for row in raw if row.line == start), [])
-    enclosed = bool(form.quote) and header and any(head) and all(_enclosed(cell, form.quote) for cell in head if cell)
+    enclosed = (
+        bool(form.quote) and form.header and any(head) and all(_enclosed(cell, form.quote) for cell in head if cell)
+    )
     return replace(form, padded=tuple(padded), quoted=tuple(quoted), header_quoted=enclosed)
 
 
