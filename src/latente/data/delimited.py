@@ -361,13 +361,17 @@ def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _torn(columns: Sequence[pa.ChunkedArray], form: Form) -> bool:
     """Whether cells written without quotes would be read as something else."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     def some(pattern: str) -> bool:
         return any(pc.any(pc.match_substring_regex(column, pattern)).as_py() for column in columns)
 
     quotes = some('^"') and (form.delimiter not in UNQUOTED or some('"$'))
-    return quotes or some(rf"[{re.escape(form.delimiter)}\r\n]|^$")
+    spaces = any(  # which would be taken for padding
+        (pc.mean(pc.starts_with(column, " ").cast(pa.int8())).as_py() or 0) > 0.9 for column in columns
+    )
+    return quotes or spaces or some(rf"[{re.escape(form.delimiter)}\r\n]|^$")
 
 
 def _header_cell(name: str, form: Form) -> str:

@@ -25,6 +25,7 @@ UNQUOTED = "\t|"
 """delimiters of files that are often written without quotes"""
 _COMMON, _RARE = ",;\t|", ":^~\x01 "
 _PREAMBLE = 30
+_END = re.compile("\r\n|\r|\n")
 _NUMBER = re.compile(r"[+-]?[$€£]?(\d[\d.,'\u2019 \u00a0\u202f]*|[.,]\d+)(e[+-]?\d+)?\s?%?", re.IGNORECASE)
 _SAID = re.compile(r"sep=([,;\t|])\r?\n", re.IGNORECASE)
 """what Excel reads as the delimiter of the lines below"""
@@ -126,7 +127,7 @@ def layout(path: Path, sample: str, complete: bool, options: TableOptions, form:
     if form.trailing:
         notes.append("lines end with a delimiter; the empty column after it is left out")
     columns = [[row.cells[at] for row in body if len(row.cells) == width] for at in range(len(names))]
-    form = _outside(form, _raw(sample, complete, best), best.rows[0].line, names, width)
+    form = _outside(form, _raw(sample, complete, best.delimiter, best.quote), best.rows[0].line, names, width)
     decimal, thousands = _signs(columns, form.delimiter, options.decimal)
     form = replace(form, decimal=decimal, thousands=thousands)
     longest = max(sum(map(len, row.cells)) + len(row.cells) for row in best.rows)
@@ -177,7 +178,7 @@ def _readings(sample: str, complete: bool, delimiters: str) -> Iterator[_Reading
         if '"' not in sample and re.search(rf"(^|{re.escape(delimiter)})'", sample, re.MULTILINE):
             quotes.append("'")
         for quote in quotes:
-            spaced = quote == '"' and delimiter != " " and _space_before_quotes(sample, delimiter)
+            spaced = quote == '"' and delimiter != " " and _space_before_quotes(sample, complete, delimiter)
             if rows := list(_rows(sample, complete, delimiter, quote, spaced)):
                 yield _without_preamble(_Reading(delimiter, quote, spaced, rows), sample)
 
@@ -189,18 +190,31 @@ def _quotes_of_tabs(sample: str, complete: bool, delimiter: str) -> list[str]:
     return [""] if opened and not ended else ['"', ""]
 
 
-def _space_before_quotes(sample: str, delimiter: str) -> bool:
+def _space_before_quotes(sample: str, complete: bool, delimiter: str) -> bool:
     """Whether cells are written as in `1, "a, b"`, where the space is neither part of the cell nor in the way of the quote."""
-    sign = re.escape(delimiter)
-    if re.search(rf'{sign} +"', sample) is None:
+    if re.search(rf'{re.escape(delimiter)} +"', sample) is None:
         return False
-    cell = re.compile(rf'(?:^|{sign})( *"(?:[^"]|"")*" *(?={sign}|$)|[^"{sign}]*)')
-    for line in islice(sample.splitlines(), 1000):
-        cells = cell.findall(line)
-        whole = sum(map(len, cells)) + len(cells) - 1 == len(line)
-        if whole and any(cell.startswith(" ") and cell.endswith('"') for cell in cells):
-            return True
-    return False
+    rows = _raw(sample, complete, delimiter, '"')
+    return any(cell.startswith(" ") and _enclosed(cell, '"') for row in rows for cell in row.cells)
+
+
+def _raw(sample: str, complete: bool, delimiter: str, quote: str) -> list[_Row]:
+    """The first rows with cells as they stand, quotes and all; the last of an incomplete sample is left out."""
+    sign, mark = re.escape(delimiter), re.escape(quote)
+    enclosed = rf" *{mark}(?:[^{mark}]|{mark}{mark})*+{mark} *(?=[{sign}\r\n]|\Z)|" if quote else ""
+    cell = re.compile(rf"({enclosed}[^{sign}\r\n]*)({sign}|\r\n|\r|\n|\Z)")
+    rows: list[_Row] = []
+    line, first, cells, at = 1, 1, [], 0
+    while at < len(sample) and len(rows) < 5000:
+        found = cell.match(sample, at)
+        assert found is not None  # the second way to read a cell takes anything
+        cells.append(found[1])
+        at = found.end()
+        line += len(_END.findall(found[0]))
+        if found[2] != delimiter:
+            rows += [_Row(first, line, cells)] if cells != [""] else []
+            first, cells = line, []
+    return rows if complete or at < len(sample) else rows[:-1]
 
 
 def _rows(sample: str, complete: bool, delimiter: str, quote: str, spaced: bool) -> Iterator[_Row]:
@@ -328,18 +342,14 @@ def _trailing(reading: _Reading, width: int, header: bool) -> str:
     return "all" if rest and not first[-1].strip() else ""
 
 
-def _raw(sample: str, complete: bool, reading: _Reading) -> list[_Row]:
-    """The rows as they stand, quotes and all."""
-    return list(islice(_rows(sample, complete, reading.delimiter, "", False), 20000))
-
-
 def _outside(form: Form, raw: Sequence[_Row], start: int, names: Sequence[str], width: int) -> Form:
     """Which columns are always quoted or padded, told from the rows as they stand; the first begins on line `start`."""
     body = [row.cells for row in raw if row.line >= start + form.header and len(row.cells) == width]
     padded, quoted = [], []
     for at, name in enumerate(names):
         cells = [cells[at] for cells in body if cells[at]]
-        if at and form.delimiter != " " and sum(cell[0] == " " for cell in cells) > 0.99 * len(cells):
+        bare = [cell[0] == " " for cell in cells if cell[0] != form.quote]
+        if at and form.delimiter != " " and sum(bare) > 0.99 * len(bare):
             padded.append(name)
         if form.quote and cells and all(_enclosed(cell, form.quote) for cell in cells):
             quoted.append(name)
@@ -351,7 +361,7 @@ def _outside(form: Form, raw: Sequence[_Row], start: int, names: Sequence[str], 
 
 
 def _enclosed(cell: str, quote: str) -> bool:
-    cell = cell.lstrip(" ")
+    cell = cell.strip(" ")
     return len(cell) > 1 and cell[0] == quote == cell[-1]
 
 
