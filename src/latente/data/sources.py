@@ -14,13 +14,18 @@ from latente.data.dataset import Dataset, ImageOptions
 from latente.data.errors import DataError, first_line
 from latente.data.files import below, located, readable
 from latente.data.image_sources import bytes_column, open_images
+from latente.data.table import TableDataset, TableOptions, open_table
+from latente.data.table_sources import is_table
 from latente.data.text import TextDataset, TextOptions
 from latente.data.tokenizing import open_text
 
-OPTIONS: dict[str, type[ImageOptions] | type[TextOptions]] = {"image": ImageOptions, "text": TextOptions}
+Options = ImageOptions | TextOptions | TableOptions
+OPTIONS: dict[str, type[Options]] = {"image": ImageOptions, "text": TextOptions, "table": TableOptions}
 """how each kind of source is read"""
 
 
+@overload
+def open_source(source: Any, options: TableOptions, progress: Progress | None = None) -> TableDataset: ...
 @overload
 def open_source(source: Any, options: TextOptions, progress: Progress | None = None) -> TextDataset: ...
 @overload
@@ -28,14 +33,14 @@ def open_source(source: Any, options: ImageOptions, progress: Progress | None = 
 @overload
 def open_source(source: Any, options: None = None, progress: Progress | None = None) -> Any: ...
 def open_source(
-    source: Any, options: ImageOptions | TextOptions | None = None, progress: Progress | None = None
-) -> Dataset | TextDataset:
+    source: Any, options: Options | None = None, progress: Progress | None = None
+) -> Dataset | TextDataset | TableDataset:
     """The dataset a source stands for, read as `options` say; without any, as the kind of data it looks like.
 
-    A source is a path, a name, `hf:NAME`, arrays of images, a text (a str with a line end) or a list of texts; a dataset is
-    given back as it is. Raises DataError, one line, when it cannot be used. `progress(what, done, total)` is called now and then.
+    A source is a path, a name, `hf:NAME`, arrays of images, a text (a str with a line end), a list of texts, a frame of pandas,
+    polars or Arrow, or columns by name; a dataset is given back as it is. Raises DataError, one line, when it cannot be used. `progress(what, done, total)` is called now and then.
     """
-    if isinstance(source, Dataset | TextDataset):
+    if isinstance(source, Dataset | TextDataset | TableDataset):
         return source
     options = options or OPTIONS[kind(source)]()
     wanted = next(name for name, owner in OPTIONS.items() if isinstance(options, owner))
@@ -43,16 +48,20 @@ def open_source(
         if name != wanted and isinstance(source, str) and source in sources:
             raise DataError(f"{source} is {_CALLED[name]}, not {_CALLED[wanted]}")
     tell = progress or (lambda what, done, total: None)
+    if isinstance(options, TableOptions):
+        return open_table(source, options, tell)
     return open_text(source, options, tell) if isinstance(options, TextOptions) else open_images(source, options, tell)
 
 
-_CALLED = {"image": "images", "text": "text"}
+_CALLED = {"image": "images", "text": "text", "table": "a table"}
 
 
 def kind(source: Any) -> str:
-    """ "image" or "text", by what a source looks like. Raises DataError when there is nothing, or neither."""
-    if isinstance(source, Dataset | TextDataset):
+    """ "image", "text" or "table", by what a source looks like. Raises DataError when there is nothing, or none of them."""
+    if isinstance(source, Dataset | TextDataset | TableDataset):
         return source.spec.kind
+    if is_table(source):
+        return "table"
     if not isinstance(source, str | Path):
         listed = isinstance(source, Sequence) and len(source) > 0 and all(isinstance(item, str) for item in source)
         return "text" if listed else "image"

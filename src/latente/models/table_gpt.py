@@ -12,6 +12,7 @@ are made at once; a new row takes F small steps, of which each adds one embeddin
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -119,17 +120,65 @@ class Model(nn.Module):
         part = slice(int(self.starts[field]), int(self.starts[field]) + self.spec.fields[field])
         return F.linear(x, self.heads.weight[part], self.heads.bias[part]).float()
 
-    def sample(self, n: int, *, condition: Tensor | None = None, generator: torch.Generator) -> Batch:
-        """`n` rows {"tokens": int64 (n,F)}, field after field."""
-        known = torch.zeros(n, self.config.width, device=self.embedding.weight.device)
-        drawn: list[Tensor] = []
-        for field, column in enumerate(self.spec.owners):
-            logits = self.head(self.hidden(known + self.asked.weight[field]), field)
-            if not field or self.spec.owners[field - 1] != column:
-                logits[:, list(self.spec.never[column])] = -math.inf
-            chances = logits.softmax(1).cumsum(1)
-            uniform = torch.rand(n, 1, generator=generator).to(chances) * chances[:, -1:]
-            token = (chances < uniform).sum(1).clamp(max=logits.shape[1] - 1)
-            known = known + self.embedding.weight[token + self.starts[field]]
-            drawn.append(token)
-        return {"tokens": torch.stack(drawn, 1)}
+    # ---- use ------------------------------------------------------------------------------------------------------
+
+    def sample(
+        self,
+        n: int,
+        *,
+        condition: Tensor | None = None,
+        generator: torch.Generator,
+        allowed: Mapping[int, Tensor] | None = None,
+    ) -> Batch:
+        """`n` rows {"tokens": int64 (n,F), "log_weight": (n,)}, field after field.
+
+        `allowed` holds the tokens that some fields may have, {field: bool (size,)}. Those come first, fields with one token
+        before the others; exp(log_weight), at most 1, is how much rarer a row is than it was drawn: what several sets of
+        tokens need to be right.
+        """
+        device = self.embedding.weight.device
+        nothing = torch.zeros(n, len(self.spec.fields), dtype=torch.int64, device=device)
+        return self.fill(nothing, nothing.bool(), generator=generator, allowed=allowed)
+
+    def fill(
+        self, tokens: Tensor, known: Tensor, *, generator: torch.Generator, allowed: Mapping[int, Tensor] | None = None
+    ) -> Batch:
+        """As `sample`, for rows (n,F) of which the fields that are `known` (n,F) bool stay as they are."""
+        allowed, owners = allowed or {}, self.spec.owners
+        state = torch.bmm(known[:, None].to(self.embedding.weight.dtype), self.embedding(tokens + self.starts))[:, 0]
+        weight, drawn, free = torch.zeros(len(tokens), device=tokens.device), list(tokens.unbind(1)), False
+        for field in self._order(allowed):
+            open_ = ~known[:, field]
+            uniform = torch.rand(len(tokens), 1, generator=generator).to(tokens.device)
+            logits = self.head(self.hidden(state + self.asked.weight[field]), field)
+            if field in allowed:
+                kept = logits.masked_fill(~allowed[field].to(tokens.device), -math.inf)
+                if free:  # what was drawn before is not the same in all rows
+                    weight = weight + torch.where(open_, kept.logsumexp(1) - logits.logsumexp(1), 0.0)
+                free, logits = free or int(allowed[field].sum()) > 1, kept
+            elif not field or owners[field - 1] != owners[field]:
+                logits[:, list(self.spec.never[owners[field]])] = -math.inf
+            up_to = logits.softmax(1).cumsum(1)
+            token = (up_to < uniform * up_to[:, -1:]).sum(1).clamp(max=logits.shape[1] - 1)
+            drawn[field] = torch.where(open_, token, drawn[field])
+            state = state + self.embedding.weight[token + self.starts[field]] * open_[:, None]
+        return {"tokens": torch.stack(drawn, 1), "log_weight": weight}
+
+    def _order(self, allowed: Mapping[int, Tensor]) -> list[int]:
+        """Fields in the order of drawing: columns with one token that may be, columns with several, all others."""
+        owners = self.spec.owners
+        rank = {}
+        for field, tokens in allowed.items():
+            rank[owners[field]] = max(rank.get(owners[field], 0), 1 if int(tokens.sum()) == 1 else 2)
+        return sorted(range(len(owners)), key=lambda field: (rank.get(owners[field], 3), field))
+
+    def chances(self, tokens: Tensor, known: Tensor, field: int) -> Tensor:
+        """Log-probabilities of the tokens of a field given those that are `known` (n,F) bool: (n, size of the field)."""
+        state = torch.bmm(known[:, None].to(self.embedding.weight.dtype), self.embedding(tokens + self.starts))[:, 0]
+        return self.head(self.hidden(state + self.asked.weight[field]), field).log_softmax(1)
+
+    def log_prob(self, batch: Batch) -> Tensor:
+        """Log-probability in nats of each row, its columns in the order of the table, (B,)."""
+        columns = len(self.spec.columns)
+        places = batch.get("places", torch.arange(columns, device=batch["tokens"].device).expand(len(batch["tokens"]), -1))
+        return -self.nats(batch["tokens"], places).sum(1)

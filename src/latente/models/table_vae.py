@@ -13,6 +13,7 @@ the draws of z. The prior is an affine-coupling flow (Dinh et al. 2016, arXiv:16
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -186,14 +187,29 @@ class Model(nn.Module):
         """The posterior mean, (B,Z)."""
         return self.posterior(batch)[0]
 
-    def sample(self, n: int, *, condition: Tensor | None = None, generator: torch.Generator) -> Batch:
-        """`n` rows {"tokens": int64 (n,F)}: z from the prior, then every field from its distribution."""
+    def sample(
+        self,
+        n: int,
+        *,
+        condition: Tensor | None = None,
+        generator: torch.Generator,
+        allowed: Mapping[int, Tensor] | None = None,
+    ) -> Batch:
+        """`n` rows {"tokens": int64 (n,F), "log_weight": (n,)}: z from the prior, then every field from its distribution.
+
+        `allowed` holds the tokens that some fields may have, {field: bool (size,)}; exp(log_weight), at most 1, is their probability
+        given z, and rows kept with that probability are right.
+        """
+        allowed, owners, device = allowed or {}, self.spec.owners, self.spread.weight.device
         u = torch.randn(n, self.config.latent_dim, generator=generator)
-        drawn, owners = [], self.spec.owners
-        for field, chances in enumerate(self.log_chances(self.prior(u.to(self.spread.weight.device)))):
-            if not field or owners[field - 1] != owners[field]:
+        weight, drawn = torch.zeros(n, device=device), []
+        for field, chances in enumerate(self.log_chances(self.prior(u.to(device)))):
+            if field in allowed:
+                chances = chances.masked_fill(~allowed[field].to(device), -math.inf)
+                weight = weight + chances.logsumexp(1)
+            elif not field or owners[field - 1] != owners[field]:
                 chances[:, list(self.spec.never[owners[field]])] = -math.inf
-            up_to = chances.exp().cumsum(1)
-            uniform = torch.rand(n, 1, generator=generator).to(up_to) * up_to[:, -1:]
+            up_to = chances.softmax(1).cumsum(1)
+            uniform = torch.rand(n, 1, generator=generator).to(device) * up_to[:, -1:]
             drawn.append((up_to < uniform).sum(1).clamp(max=up_to.shape[1] - 1))
-        return {"tokens": torch.stack(drawn, 1)}
+        return {"tokens": torch.stack(drawn, 1), "log_weight": weight}
