@@ -1,9 +1,9 @@
 """What rows must satisfy, in words: conditions on one column ("age>60, sex=Female"), and rules between columns.
 
-    a condition   COLUMN OPERATOR VALUE, operators = != < <= > >=; several are joined by commas; "sex=" is a missing value
-    a rule        "start <= end"          one column beside another (also = != <); rows with a missing value satisfy it
-                  "unique(id, year)"      no two rows are alike in these columns
-                  "known(city, country)"  only combinations that the training rows have
+a condition   COLUMN OPERATOR VALUE, operators = != < <= > >=; several are joined by commas; "sex=" is a missing value
+a rule        "start <= end"          one column beside another (also = != <); rows with a missing value satisfy it
+              "unique(id, year)"      no two rows are alike in these columns
+              "known(city, country)"  only combinations that the training rows have
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ class Rule:
     columns: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f" {self.kind} ".join(self.columns) if self.kind in OPERATORS else f"{self.kind}({', '.join(self.columns)})"
+        return (
+            f" {self.kind} ".join(self.columns) if self.kind in OPERATORS else f"{self.kind}({', '.join(self.columns)})"
+        )
 
 
 def conditions(given: str | Mapping[str, Any] | Sequence[str], names: Sequence[str]) -> list[Condition]:

@@ -14,7 +14,8 @@ from latente.data.dataset import Dataset, ImageOptions
 from latente.data.errors import DataError, first_line
 from latente.data.files import below, located, readable
 from latente.data.image_sources import bytes_column, open_images
-from latente.data.table import TableDataset, TableOptions, open_table
+from latente.data.table import TableOptions
+from latente.data.table_dataset import TableDataset, open_table
 from latente.data.table_sources import is_table
 from latente.data.text import TextDataset, TextOptions
 from latente.data.tokenizing import open_text

@@ -180,5 +180,7 @@ class Model(nn.Module):
     def log_prob(self, batch: Batch) -> Tensor:
         """Log-probability in nats of each row, its columns in the order of the table, (B,)."""
         columns = len(self.spec.columns)
-        places = batch.get("places", torch.arange(columns, device=batch["tokens"].device).expand(len(batch["tokens"]), -1))
+        places = batch.get(
+            "places", torch.arange(columns, device=batch["tokens"].device).expand(len(batch["tokens"]), -1)
+        )
         return -self.nats(batch["tokens"], places).sum(1)

@@ -73,7 +73,9 @@ class Flow(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList()
         for _ in range(layers):
-            network = nn.Sequential(nn.Linear(size // 2, 4 * size), nn.SiLU(), nn.Linear(4 * size, 2 * (size - size // 2)))
+            network = nn.Sequential(
+                nn.Linear(size // 2, 4 * size), nn.SiLU(), nn.Linear(4 * size, 2 * (size - size // 2))
+            )
             nn.init.zeros_(network[-1].weight)
             nn.init.zeros_(network[-1].bias)
             self.layers.append(network)

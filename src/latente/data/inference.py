@@ -1,0 +1,235 @@
+"""Finds out what the columns of a table are, in one pass over rows of any number."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from latente.data.columns import KINDS, Column, Kind, as_levels, pattern_of, whole
+from latente.data.errors import DataError, first_line
+from latente.data.forms import Form, Table
+from latente.data.scales import MARKERS, Counting, Scale
+from latente.data.table import TableOptions
+
+MOST_LEVELS = 1 << 21  # different values of a column that are counted
+NEARLY = 0.9  # share of different values from which a written column is an identifier, or text
+TRUTHS = ({"true", "false"}, {"yes", "no"}, {"y", "n"}, {"t", "f"}, {"ja", "nein"}, {"oui", "non"})
+_SAMPLE = 2_000
+
+
+class Seen:
+    """What was seen of one column."""
+
+    def __init__(self, field: pa.Field, form: Form, wanted: Kind | None) -> None:
+        self.name, self.kind, self.wanted = field.name, field.type, wanted
+        self.csv = form.kind in ("csv", "tsv")
+        self.rows = self.missing = 0
+        self.markers: Counter[str] = Counter()
+        self.levels: Counter[str] | None = Counter()
+        self.counting: Counting | None = None
+        written = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+        counted = pa.types.is_integer(field.type) or pa.types.is_floating(field.type) or pa.types.is_decimal(field.type)
+        if wanted not in ("category", "boolean", "ignored") and (
+            counted or pa.types.is_temporal(field.type) or (written and (self.csv or wanted in ("number", "datetime")))
+        ):
+            self.counting = Counting(field.type, form.decimal, form.thousands)
+            if not written:
+                self.levels = None
+
+    def see(self, array: pa.Array, where: str) -> None:
+        self.rows += len(array)
+        self.missing += array.null_count
+        if self.wanted == "ignored":
+            return
+        if self.counting is not None:
+            self.counting.see(array)
+            if self.counting.scale is None and self.levels is None:
+                raise DataError(
+                    f"{where}: column {self.name!r} holds numbers too large to be counted; name it a category, or ignored"
+                )
+        if self.levels is not None:
+            self._count(array, where)
+
+    def _count(self, array: pa.Array, where: str) -> None:
+        assert self.levels is not None
+        try:
+            found = pc.value_counts(as_levels(array))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise DataError(
+                f"{where}: column {self.name!r} of {self.kind} cannot be read as cells ({first_line(error)}); name it ignored"
+            ) from None
+        values, counts = found.field("values").to_pylist(), found.field("counts").to_pylist()
+        self.levels.update({value: count for value, count in zip(values, counts) if value is not None})
+        if len(self.levels) > MOST_LEVELS:
+            raise DataError(
+                f"{where}: column {self.name!r} has more than {MOST_LEVELS:,} different values; name it ignored, or an identifier"
+            )
+
+    # ---- the answer -------------------------------------------------------------------------------------------------
+
+    def column(self, where: str) -> Column:
+        """What the column is. Bins and levels come later, from training rows. Raises DataError for what cannot be learned."""
+        name, kind = self.name, str(self.kind)
+        kind = "dictionary" if kind.startswith("dictionary") else kind
+        if self.wanted == "ignored":
+            return Column(name, "ignored", kind)
+        scale = self.counting.found() if self.counting is not None else None
+        marker = self._marker() if scale is not None and scale.written else None
+        present = (
+            self.rows - self.missing
+            if self.levels is None
+            else sum(self.levels.values())
+            - (sum(self.levels[m] for m in MARKERS) if scale is not None and scale.written else 0)
+        )
+        if not present:
+            return Column(name, "constant", kind, levels=(), missing=True)
+        if scale is not None and (self.wanted in (None, "number", "datetime", "identifier")):
+            if scale.written and not self._reached(scale):
+                scale = None
+            else:
+                found: Kind = "datetime" if scale.kind == "time" else "number"
+                if self.wanted == "identifier":
+                    found = "identifier"
+                elif self.wanted is not None and self.wanted != found:
+                    raise DataError(f"{where}: column {name!r} is a {found}, not a {self.wanted}")
+                return Column(name, found, kind, scale, marker=marker)
+        if self.wanted in ("number", "datetime"):
+            raise DataError(f"{where}: column {name!r} is no {self.wanted}: it holds {self._odd()!r}")
+        return self._of_levels(where, kind)
+
+    def _reached(self, scale: Scale) -> bool:
+        return scale.kind != "time" or bool(scale.format)
+
+    def _odd(self) -> str:
+        for value in self.levels or ():
+            if value not in MARKERS and not re.fullmatch(r"[+-]?[\d., ]+", value):
+                return value[:40]
+        return next(iter(self.levels or {"": 0}))[:40]
+
+    def _marker(self) -> str | None:
+        """What is written for a missing value, where nothing is not the commonest."""
+        found = {marker: self.levels[marker] for marker in MARKERS if self.levels and self.levels.get(marker)}
+        best = max(found, key=lambda marker: found[marker], default=None)
+        return None if best is None or found[best] <= self.missing else best
+
+    def _of_levels(self, where: str, kind: str) -> Column:
+        assert self.levels is not None
+        name, levels, rows = self.name, self.levels, sum(self.levels.values())
+        if self.wanted == "identifier":
+            return self._identifier(kind) or Column(name, "identifier", kind, pattern=("0123456789",) * 12)
+        if self.wanted is None and len(levels) == 1 and not self.missing:
+            return Column(name, "constant", kind, levels=tuple(levels))
+        if self.wanted is None and len(levels) > NEARLY * rows and rows > 50 and not kind.startswith("dictionary"):
+            found = self._identifier(kind)
+            if found is not None:
+                return found
+            shown = next(iter(levels))[:60]
+            raise DataError(
+                f"{where}: column {name!r} is free text or nearly unique ({len(levels):,} different values in {rows:,} rows, as {shown!r}), "
+                f'which is not learned yet; leave it out: --columns with {{"{name}": "ignored"}}'
+            )
+        truth = kind == "bool" or {level.lower() for level in levels} in TRUTHS
+        return Column(name, self.wanted or ("boolean" if truth else "category"), kind)
+
+    def _identifier(self, kind: str) -> Column | None:
+        """A written identifier: signs in places of their own, or a number after what is the same for all."""
+        assert self.levels is not None
+        values = list(self.levels)[:_SAMPLE]
+        if any(" " in value for value in values) or max(map(len, values)) > 64:
+            return None
+        pattern = pattern_of(list(self.levels))
+        if pattern is None:
+            begin = _common(values)
+            begin = begin.rstrip("0123456789")
+            ends = [value.removeprefix(begin) for value in self.levels]
+            if not all(end.isdigit() and len(end) < 19 for end in ends):
+                return None
+            return Column(self.name, "identifier", kind, pattern=("#", begin, str(max(map(int, ends)))))
+        return Column(self.name, "identifier", kind, pattern=pattern)
+
+
+def _common(values: list[str]) -> str:
+    """What all of them begin with."""
+    low, high = min(values), max(values)
+    same = 0
+    while same < min(len(low), len(high)) and low[same] == high[same]:
+        same += 1
+    return low[:same]
+
+
+def wanted_kinds(options: TableOptions, names: list[str]) -> dict[str, Kind]:
+    """What the user says columns are. Raises DataError for an unknown column or kind."""
+    given = options.columns
+    if given is None:
+        return {}
+    where = "--columns"
+    if not isinstance(given, Mapping):
+        where = str(given)
+        try:
+            given = json.loads(Path(given).expanduser().read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f'--columns {where} cannot be read as JSON, as {{"zip": "category"}}: {first_line(error)}'
+            ) from None
+    if not isinstance(given, Mapping):
+        raise DataError(f'{where}: {{"column": "kind", ...}}, not {type(given).__name__}')
+    found: dict[str, Kind] = {}
+    for name, kind in given.items():
+        kind = kind.get("kind") if isinstance(kind, Mapping) else kind
+        if name not in names:
+            raise DataError(f"{where}: no column {name!r}; there are {', '.join(names[:40])}")
+        if kind not in KINDS or kind == "constant":
+            raise DataError(
+                f"{where}: {name!r} cannot be {kind!r}; one of {', '.join(k for k in KINDS if k != 'constant')}"
+            )
+        found[name] = kind
+    return found
+
+
+def row_hashes(batch: pa.RecordBatch) -> np.ndarray:
+    """A mixed 64-bit hash of each whole row, (n,) uint64."""
+    import pandas as pd
+
+    total = np.zeros(batch.num_rows, np.uint64)
+    for column in batch.columns:
+        array = whole(column)
+        if pa.types.is_dictionary(array.type):
+            array = array.dictionary_decode()
+        try:
+            coded = array.dictionary_encode()
+            known = pd.util.hash_array(np.asarray(as_levels(coded.dictionary).to_pandas(), object), categorize=False)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            continue  # a column of lists or the like: it can only be ignored
+        known = np.append(known, np.uint64(0x9E3779B97F4A7C15))
+        total = _mixed(total ^ known[np.asarray(pc.fill_null(coded.indices, len(coded.dictionary)))])
+    return total
+
+
+def _mixed(x: np.ndarray) -> np.ndarray:
+    """The finaliser of SplitMix64 (Steele et al. 2014): every bit of the input reaches every bit of the output."""
+    x = (x + np.uint64(0x9E3779B97F4A7C15)).astype(np.uint64)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def inferred(table: Table, options: TableOptions) -> tuple[list[Column], np.ndarray, dict[str, Seen]]:
+    """What the columns are, the hash of every row (N,) uint64, and what was seen. Reads the table once."""
+    wanted = wanted_kinds(options, table.schema.names)
+    seen = {field.name: Seen(field, table.form, wanted.get(field.name)) for field in table.schema}
+    hashes: list[np.ndarray] = []
+    for batch in table.batches():
+        for name, column in zip(batch.schema.names, batch.columns):
+            seen[name].see(column, table.name)
+        hashes.append(row_hashes(batch))
+    rows = sum(map(len, hashes))
+    if not rows:
+        raise DataError(f"{table.name} holds no rows")
+    return [one.column(table.name) for one in seen.values()], np.concatenate(hashes), seen

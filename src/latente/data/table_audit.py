@@ -1,0 +1,129 @@
+"""What is in a table and what is wrong with it, told before an hour is spent on it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from latente.data.columns import Column
+
+if TYPE_CHECKING:
+    from latente.data.table_dataset import TableDataset
+
+ENOUGH = 200  # training rows below which a model mostly copies
+LOOKED = 20_000  # training rows looked at for leaks
+_PERSONAL = re.compile(
+    r"(^|[_\W])(name|first.?name|last.?name|surname|vorname|nachname|e.?mail|phone|tel(efon)?|mobile|address|adresse|street|stra(ss|ß)e|"
+    r"birth.?(date|day)?|dob|geburts\w*|ssn|iban|passport|license.?plate)($|[_\W])",
+    re.IGNORECASE,
+)
+
+
+@dataclass
+class TableAudit:
+    """Facts found while a source was read."""
+
+    rows: int = 0
+    duplicates: int = 0
+    """rows that occurred before"""
+    notes: list[str] = field(default_factory=list)
+    """what reading did that the user should know"""
+
+
+def warnings(data: TableDataset) -> list[str]:
+    """What the user should know before training; each one line with what to do."""
+    said = list(data.audit.notes)
+    train = len(data.splits["train"])
+    if train < ENOUGH:
+        said.append(f"only {train} training rows: a model will mostly copy them; add rows, or use the smallest --size")
+    if data.audit.duplicates > 0.05 * data.audit.rows:
+        said.append(
+            f"{data.audit.duplicates:,} of {data.audit.rows:,} rows occurred before; equal rows are kept on one side of the splits"
+        )
+    for column in data.columns.columns:
+        said += _of_column(column, data)
+    return said + _leaks(data)
+
+
+def _of_column(column: Column, data: TableDataset) -> list[str]:
+    if column.kind == "identifier":
+        return [f"{column.name} is an identifier: it is made anew and never learned"]
+    if column.kind == "constant" and not column.levels:
+        return [
+            f"{column.name} has nothing that may be sampled (all missing, or every level in fewer rows than --protect): it stays empty"
+        ]
+    if column.kind == "constant":
+        return [f"{column.name} is always {column.levels[0]!r}"]
+    if _PERSONAL.search(column.name) and column.kind not in ("ignored",):
+        return [f"{column.name} looks personal: leave it out (ignored in --columns), unless it is meant to be learned"]
+    if column.kind in ("category", "boolean"):
+        number = [c.name for c in data.columns.learned].index(column.name)
+        rare = len(data.levels[number]) - len(column.levels)
+        if rare:
+            return [
+                f"{column.name}: {rare:,} of {len(data.levels[number]):,} levels stand in too few training rows and are not sampled (--protect)"
+            ]
+    return []
+
+
+def _leaks(data: TableDataset) -> list[str]:
+    """Columns that are the same as another, level for level or value for value."""
+    rows = data.splits["train"][:LOOKED]
+    seen: dict[bytes, str] = {}
+    said = []
+    for column, keys in zip(data.columns.learned, data.keys):
+        _, codes = np.unique(np.asarray(keys)[rows], return_inverse=True)
+        _, first = np.unique(codes, return_index=True)
+        order = np.empty(len(first), np.int64)
+        order[np.argsort(first)] = np.arange(len(first))
+        met = order[codes].tobytes()  # numbered as they are first met
+        if met in seen and len(first) > 1:
+            said.append(f"{column.name} and {seen[met]} say the same: leave one out (ignored in --columns)")
+        seen.setdefault(met, column.name)
+    return said
+
+
+def describe(data: TableDataset) -> list[tuple[str, str]]:
+    """(what, value) rows, for people."""
+    found = data.audit
+    rows = [
+        ("source", f"{data.name}: {data.columns.form}"),
+        ("rows", f"{found.rows:,}" + (f", {found.duplicates:,} of them occurred before" if found.duplicates else "")),
+        ("splits", ", ".join(f"{len(items):,} {name}" for name, items in data.splits.items())),
+    ]
+    numbers = {column.name: number for number, column in enumerate(data.columns.learned)}
+    for column in data.columns.columns:
+        rows.append((column.name, _told(column, data, numbers.get(column.name))))
+    if data.target is not None:
+        rows.append(
+            ("target", f"{data.columns.learned[data.target].name} (what samples are tried on; --target names another)")
+        )
+    rows += [("rule", rule) for rule in data.rules]
+    return rows + [("note", line) for line in data.warnings()]
+
+
+def _told(column: Column, data: TableDataset, number: int | None) -> str:
+    if number is None:
+        return {"identifier": "identifier: made anew", "ignored": "ignored: left out"}.get(
+            column.kind, f"always {column.levels[0]!r}" if column.levels else "empty"
+        )
+    keys = np.asarray(data.keys[number])
+    there = keys > np.iinfo(np.int64).min + 1
+    missing = f", {1 - there.mean():.1%} missing" if not there.all() else ""
+    if column.ordered and column.scale is not None and there.any():
+        low, high = (
+            column.scale.array(np.array([end]), np.ones(1, bool))[0].as_py()
+            for end in (keys[there].min(), keys[there].max())
+        )
+        step = (
+            f", in steps of {column.scale.multiple / 10**column.scale.decimals:g}"
+            if column.scale.kind == "decimal"
+            else ""
+        )
+        return f"{column.kind}: {low} to {high}{step}{missing}; {len(column.bins)} bins"
+    levels = data.levels[number]
+    shown = ", ".join(levels[:5]) + (", ..." if len(levels) > 5 else "")
+    return f"{column.kind}: {len(levels):,} levels ({shown}){missing}"
