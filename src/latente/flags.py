@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
+from collections.abc import Mapping
 from dataclasses import MISSING, fields, make_dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -49,7 +50,8 @@ def _flag(hint: Any, help_: str, decided: str | None) -> Any:
         return Annotated[tyro.conf.Positional[hint.__origin__], tyro.conf.arg(help=help_)]
     if type(None) not in get_args(hint):
         return Annotated[hint, tyro.conf.arg(help=help_)]
-    (inner,) = (kind for kind in get_args(hint) if kind is not type(None))
+    # What only Python can give, a mapping, is no word of a command line.
+    (inner,) = (kind for kind in get_args(hint) if kind is not type(None) and get_origin(kind) is not Mapping)
     choices = ("True", "False") if inner is bool else get_args(inner) if get_origin(inner) is Literal else ()
     named = "TEXT" if inner is str else "TEXT ..." if get_origin(inner) is list else inner.__name__.upper()
     shown = "{" + ",".join(choices) + "}" if choices else named

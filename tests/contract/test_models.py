@@ -15,7 +15,7 @@ from latente.config import Recipe
 from latente.data.sources import OPTIONS
 from latente.flags import flags
 from latente.rng import keyed, permutation
-from latente.spec import ImageSpec, TextSpec
+from latente.spec import ImageSpec, TableSpec, TextSpec
 from latente.training import budget, devices, engine
 
 SPECS = {
@@ -25,9 +25,12 @@ SPECS = {
     "64x128 RGB": ImageSpec(3, 64, 128),
     "11 tokens, 16 at once": TextSpec(11, 16),
     "300 tokens, 40 at once": TextSpec(300, 40, start=7),
+    "3 columns": TableSpec(("a", "b", "c"), ((5,), (9,), (4,)), (True, True, False), ((0,), (), (0, 1))),
+    "1 column of 2 fields": TableSpec(("a",), ((7, 30),), (False,), ((1,),)),
+    "12 columns": TableSpec(tuple("abcdefghijkl"), ((40,),) * 11 + ((12, 100),), (True,) * 11 + (False,), ((0,),) * 12),
 }
-SMALL = {"image": SPECS["8x8 grey, 4 classes"], "text": SPECS["11 tokens, 16 at once"]}
-TYPICAL = {"image": SPECS["28x28 grey"], "text": SPECS["300 tokens, 40 at once"]}
+SMALL = {"image": SPECS["8x8 grey, 4 classes"], "text": SPECS["11 tokens, 16 at once"], "table": SPECS["3 columns"]}
+TYPICAL = {"image": SPECS["28x28 grey"], "text": SPECS["300 tokens, 40 at once"], "table": SPECS["12 columns"]}
 FAMILIES = registry.names()
 PAIRS = [
     (name, spec) for name in FAMILIES for spec in SPECS if isinstance(SPECS[spec], registry.load(name).Model.accepts)
@@ -60,6 +63,12 @@ def content(drawn, spec, n):
         assert drawn["x"].dtype == torch.uint8 and drawn["x"].shape == (n, *spec.shape)
         return drawn["x"]
     tokens = drawn["tokens"]
+    if spec.kind == "table":
+        assert tokens.dtype == torch.int64 and tokens.shape == (n, len(spec.fields))
+        assert (tokens >= 0).all() and (tokens < torch.tensor(spec.fields)).all()
+        for column, never in enumerate(spec.never):
+            assert not torch.isin(tokens[:, spec.owners.index(column)], torch.tensor(never)).any()
+        return tokens
     assert tokens.dtype == torch.int64 and tokens.shape == (n, spec.context)
     assert tokens.min() >= 0 and tokens.max() < spec.vocabulary
     return tokens

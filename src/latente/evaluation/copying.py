@@ -1,18 +1,18 @@
-"""Were training images copied? Three one-sided tests, each beside what real images that were never trained on do.
+"""Were training items, images or rows, copied? Three one-sided tests, each beside what real items that were never trained on do.
 
-    nearer to training   is a sample's nearest neighbour a training or a held-out image, of as many of both? Chance: one half
-    near copies          samples much nearer to a training image than to any held-out one, oftener than training images are to
-                         the other training images: such stand in for samples that copy nothing
-    exact copies         samples equal to a training image, oftener than real images are equal to one another
+    nearer to training   is a sample's nearest neighbour a training or a held-out item, of as many of both? Chance: one half
+    near copies          samples much nearer to a training item than to any held-out one, oftener than training items are to
+                         the other training items: such stand in for samples that copy nothing
+    exact copies         samples equal to a training item, oftener than real items are equal to one another
 
-Distances are between pixels (root mean square, 0 to 255) of pictures averaged down to at most 1,024 numbers, so that a copy is found
-under noise and compression too. N samples, M held-out images, T training images, P numbers a picture is compared by.
+Distances are root mean squares of the numbers an item is compared by. Of images these are pixels (0 to 255) of pictures averaged down
+to at most 1,024 numbers, so that a copy is found under noise and compression too. N samples, P numbers an item is compared by.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -28,7 +28,22 @@ PERMUTATIONS = 1_999
 NOTICED = 0.05  # a share of copies this large must show, or there was too little data to say that none are
 USUAL = 4_000  # training images, at most, that show how near real ones lie to each other
 SHOWN = 12
+EXACTLY = {"images": "pixel for pixel", "rows": "cell for cell"}
 _ROWS, _POOL = 1_000, 10_000
+
+
+class Pool(Protocol):
+    """Items to be near to."""
+
+    def __len__(self) -> int: ...
+
+    def points(self, part: slice) -> np.ndarray:
+        """What they are compared by, float32 (n,P)."""
+        ...
+
+    def some(self, at: np.ndarray) -> Pool:
+        """Those numbered `at` (n,)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -44,6 +59,12 @@ class Images:
     def __getitem__(self, part: slice | np.ndarray) -> np.ndarray:
         return np.asarray(self.array[self.at[part]])
 
+    def points(self, part: slice) -> np.ndarray:
+        return compared(self[part])
+
+    def some(self, at: np.ndarray) -> Images:
+        return Images(self.array, self.at[at])
+
 
 def compared(images: np.ndarray, most: int = NUMBERS) -> np.ndarray:
     """What pictures are compared by: uint8 (N,C,H,W) -> float32 (N,P), averaged over as small blocks as P <= `most` allows."""
@@ -58,14 +79,14 @@ def compared(images: np.ndarray, most: int = NUMBERS) -> np.ndarray:
     return x.flatten(1).numpy()
 
 
-def nearest(queries: np.ndarray, pool: Images, apart: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def nearest(queries: np.ndarray, pool: Pool, apart: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Root-mean-square distance (N,) of each of `queries` (N,P) to its nearest in the pool, and which that is (N,).
 
     `apart` (N,) names the one of the pool that each query is itself and is not to be compared with.
     """
     best, which = np.full(len(queries), np.inf, np.float32), np.zeros(len(queries), np.int64)
     for start in range(0, len(pool), _POOL):
-        there = compared(pool[start : start + _POOL])
+        there = pool.points(slice(start, start + _POOL))
         norms = np.square(there).sum(1)
         for first in range(0, len(queries), _ROWS):
             rows = slice(first, first + _ROWS)
@@ -82,25 +103,47 @@ def nearest(queries: np.ndarray, pool: Images, apart: np.ndarray | None = None) 
     return np.sqrt(best / queries.shape[1]), which
 
 
+@dataclass(frozen=True)
+class Neighbours:
+    """Of each sample (N,): how far the nearest training item and held-out item are, and which they are."""
+
+    to_train: np.ndarray
+    which: np.ndarray
+    to_test: np.ndarray
+    held: np.ndarray
+    exact: np.ndarray
+    """whether it equals a training item"""
+
+    @property
+    def suspicious(self) -> np.ndarray:
+        """The samples most like a copy, (SHOWN,) at most."""
+        return np.lexsort((_ratio(self.to_train, self.to_test), ~self.exact))[:SHOWN]
+
+
+def tested(
+    made: np.ndarray, train: Pool, test: Pool, exact: np.ndarray, among_real: int, seed: int, what: str
+) -> tuple[list[Score], Neighbours]:
+    """The three tests of samples, compared by `made` (N,P); `exact` (N,) are those that equal a training item, `among_real` how many
+    training items equal another one, and `what` they all are ("images")."""
+    random = np.random.default_rng(key(seed, "copying"))
+    found = Neighbours(*nearest(made, train), *nearest(made, test), exact)
+    some = np.sort(random.permutation(len(train))[:USUAL])
+    real = train.some(some).points(slice(None))
+    usual = _ratio(nearest(real, train, some)[0], nearest(real, test)[0])
+    near = _near(_ratio(found.to_train, found.to_test), usual, what)
+    return [_nearer(made, train, test, random, what), near, _equal(exact, among_real, len(train), what)], found
+
+
 def copied(samples: np.ndarray, train: Images, test: Images, seed: int = 0) -> tuple[list[Score], Gallery]:
     """The three tests of samples, uint8 (N,C,H,W), and the most suspicious ones beside what they are nearest to: every training
     image, and held-out ones."""
-    random = np.random.default_rng(key(seed, "copying"))
-    made = compared(samples)
-    to_train, which = nearest(made, train)
-    to_test, held = nearest(made, test)
-    ratios = _ratio(to_train, to_test)
-    some = np.sort(random.permutation(len(train))[:USUAL])
-    real = compared(train[some])
-    usual = _ratio(nearest(real, train, some)[0], nearest(real, test)[0])
-    exact, among_real = _exact(samples, train)
-    scores = [_nearer(made, train, test, random), _near(ratios, usual), _equal(exact, among_real, len(train))]
-    order = np.lexsort((ratios, ~exact))[:SHOWN]
-    captions = ["equal" if exact[i] else f"{to_train[i]:.0f} / {to_test[i]:.0f}" for i in order]
+    scores, found = tested(compared(samples), train, test, *_exact(samples, train), seed, "images")
+    order = found.suspicious
+    captions = ["equal" if found.exact[i] else f"{found.to_train[i]:.0f} / {found.to_test[i]:.0f}" for i in order]
     rows = [
         ("sample", samples[order]),
-        ("nearest training image", train[which[order]]),
-        ("nearest held-out image", test[held[order]]),
+        ("nearest training image", train[found.which[order]]),
+        ("nearest held-out image", test[found.held[order]]),
     ]
     note = (
         "The samples that lie much nearer to a training image than to any held out. Under each: its distance from the one / from the "
@@ -113,10 +156,10 @@ def _ratio(to_train: np.ndarray, to_test: np.ndarray) -> np.ndarray:
     return to_train / np.maximum(to_test, 1e-6)
 
 
-def _nearer(made: np.ndarray, train: Images, test: Images, random: np.random.Generator) -> Score:
-    """Were both drawn alike, swapping training for held-out images would change nothing: the p-value swaps them at random."""
+def _nearer(made: np.ndarray, train: Pool, test: Pool, random: np.random.Generator, what: str) -> Score:
+    """Were both drawn alike, swapping training for held-out items would change nothing: the p-value swaps them at random."""
     count = min(len(train), len(test))
-    some = [Images(p.array, p.at[np.sort(random.permutation(len(p))[:count])]) for p in (train, test)]
+    some = [p.some(np.sort(random.permutation(len(p))[:count])) for p in (train, test)]
     (near, one), (far, other) = (nearest(made, part) for part in some)
     won = (near < far) + 0.5 * (near == far)  # a tie is half a win
     weights = np.bincount(one, won, count), np.bincount(other, 1 - won, count)
@@ -129,11 +172,11 @@ def _nearer(made: np.ndarray, train: Images, test: Images, random: np.random.Gen
     p = float(1 + (chance >= value - 1e-9).sum()) / (PERMUTATIONS + 1)
     half = Z * float(
         chance.std()
-    )  # some images are the nearest of many samples: wider than for a share of so many coins
+    )  # some items are the nearest of many samples: wider than for a share of so many coins
     words = (
-        f"samples lie nearer to training images than to held-out ones ({value:.0%}, p = {p:.2g})"
+        f"samples lie nearer to training {what} than to held-out ones ({value:.0%}, p = {p:.2g})"
         if p <= ALPHA
-        else f"samples lie no nearer to training images than to held-out ones (p = {p:.2g})"
+        else f"samples lie no nearer to training {what} than to held-out ones (p = {p:.2g})"
     )
     return Score(
         "nearer_to_training", value, (value - half, value + half), "lower", "share of samples; 0.5 = copies nothing",
@@ -141,8 +184,8 @@ def _nearer(made: np.ndarray, train: Images, test: Images, random: np.random.Gen
     )  # fmt: skip
 
 
-def _near(ratios: np.ndarray, usual: np.ndarray) -> Score:
-    """How many samples lie within a limit that hardly any real image does, for the limit that tells more."""
+def _near(ratios: np.ndarray, usual: np.ndarray, what: str) -> Score:
+    """How many samples lie within a limit that hardly any real item does, for the limit that tells more."""
     n, m = len(ratios), len(usual)
     tried = []
     for share in LIMITS:
@@ -155,12 +198,12 @@ def _near(ratios: np.ndarray, usual: np.ndarray) -> Score:
     noticed = min(row[1] for row in tried)
     answer: Answer = "bad" if p <= ALPHA else "good" if noticed <= NOTICED else "unsure"
     words = {
-        "bad": f"{found:,} of {n:,} samples lie as near to a training image as only {expected:,} of {m:,} real ones (p = {p:.2g})",
-        "good": f"no more near copies than among real images; {noticed:.1%} of samples would have shown",
+        "bad": f"{found:,} of {n:,} samples lie as near to training {what} as only {expected:,} of {m:,} real ones (p = {p:.2g})",
+        "good": f"no more near copies than among real {what}; {noticed:.1%} of samples would have shown",
         "unsure": f"too little data to notice fewer near copies than {noticed:.0%} of samples",
     }[answer]
     return Score(
-        "near_copies", found / n, share_interval(found / n, n), "lower", "share of samples", {"real images": expected / m},
+        "near_copies", found / n, share_interval(found / n, n), "lower", "share of samples", {f"real {what}": expected / m},
         words + _advice(p), "copied", answer,
     )  # fmt: skip
 
@@ -182,23 +225,21 @@ def _mark(image: np.ndarray) -> bytes:
     return hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=12).digest()
 
 
-def _equal(exact: np.ndarray, among_real: int, count: int) -> Score:
+def _equal(exact: np.ndarray, among_real: int, count: int, what: str) -> Score:
     found, n = int(exact.sum()), len(exact)
     p = more_than(found, n, among_real, count)
     bad = found > 0 and p <= ALPHA
-    words = (
-        f"{found:,} of {n:,} samples are pixel for pixel training images (p = {p:.2g})" + _advice(p)
-        if bad
-        else f"{found:,} of {n:,} samples are pixel for pixel training images"
+    words = f"{found:,} of {n:,} samples are {EXACTLY[what]} training {what}" + (
+        f" (p = {p:.2g})" + _advice(p) if bad else ""
     )
     return Score(
         "exact_copies", found / n, share_interval(found / n, n), "lower", "share of samples",
-        {"real images that occur twice": among_real / count}, words, "copied", "bad" if bad else "good",
+        {f"real {what} that occur twice": among_real / count}, words, "copied", "bad" if bad else "good",
     )  # fmt: skip
 
 
 def _advice(p: float) -> str:
-    return ": do not share these samples; train on more images, or for a shorter time" if p <= ALPHA else ""
+    return ": do not share these samples; train on more data, or for a shorter time" if p <= ALPHA else ""
 
 
 def more_than(found: Any, n: int, others: int, m: int) -> Any:

@@ -4,15 +4,19 @@
     noise z (B,Z) -> generator -> a distribution for every field -> drawn one-hot (B,V) --\\
                                                                                             discriminator -> score (B/P,)
                                                                     real one-hot (B,V) ----/
+    real one-hot (B,V) -> encoder -> z (B,Z) -> generator -> the same row again
 
 B rows, V tokens of all fields, Z noise size, P rows judged together (Lin et al. 2017, arXiv:1712.04086, "PacGAN"). A number is a
 token too: its bin is the mode it belongs to. Tokens are drawn by the Gumbel trick, and gradients go through as if the
-distribution itself had been shown (Jang et al. 2016, arXiv:1611.01144, straight-through). Losses in nats per pair.
+distribution itself had been shown (Jang et al. 2016, arXiv:1611.01144, straight-through). The generator is the decoder of a
+variational autoencoder as well (Larsen et al. 2015, arXiv:1512.09300): from that it learns in minutes which rows there are, all of
+them; the discriminator teaches it what goes with what. Losses in nats per pair, and per row.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +35,7 @@ LAZY = 8
 class Config:
     """Sizes and objective of the GAN of rows."""
 
-    noise_dim: int = 64
+    noise_dim: int = 32
     """Z, numbers of noise a row is made from"""
     width: int = 192
     """C, numbers that stand for a row in both networks"""
@@ -43,6 +47,8 @@ class Config:
     """weight of the gradient penalties (gamma), reached by the end of the first tenth from ten times as much"""
     temperature: float = 0.5
     """of the distributions that gradients go through"""
+    likelihood: float = 0.1
+    """weight of the likelihood of real rows in what the generator learns; 0 = by the discriminator alone"""
 
     @classmethod
     def preset(cls, size: Size, spec: TableSpec) -> Config:
@@ -76,6 +82,20 @@ class Generator(nn.Module):
         return self.heads(F.leaky_relu(x, 0.2))
 
 
+class Encoder(nn.Module):
+    """One-hot rows (B,V) -> mean and log-variance of z, (B,2Z)."""
+
+    def __init__(self, config: Config, tokens: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(tokens, config.width)
+        self.blocks = nn.Sequential(*(Block(config.width) for _ in range(config.blocks)))
+        self.last = nn.Linear(config.width, 2 * config.noise_dim)
+        nn.init.normal_(self.last.weight, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(F.leaky_relu(self.blocks(self.first(x)), 0.2)).float()
+
+
 class Discriminator(nn.Module):
     """One-hot rows (B,V) -> score (B/P,); only differences of scores mean anything."""
 
@@ -98,7 +118,7 @@ class Model(nn.Module):
     phases = (
         Phase("discriminator", ("discriminator",)),
         Phase("penalty", ("discriminator",), every=LAZY, float32=True),
-        Phase("generator", ("generator",)),
+        Phase("generator", ("generator", "encoder")),
     )
     recipe = Recipe(batch_size=256, learning_rate=1e-3, beta1=0.0, beta2=0.98, clip=0.0, ema=0.998, decay=0.5)
     monitor = None
@@ -114,6 +134,7 @@ class Model(nn.Module):
             barred[[int(self.starts[first]) + token for token in never]] = -math.inf
         self.register_buffer("barred", barred, persistent=False)
         self.generator = Generator(config, tokens)
+        self.encoder = Encoder(config, tokens)
         self.discriminator = Discriminator(config, tokens)
 
     # ---- training -------------------------------------------------------------------------------------------------
@@ -121,6 +142,7 @@ class Model(nn.Module):
     def noise(self, n: int, phase: str, generator: torch.Generator) -> Batch:
         return {
             "z": torch.randn(n, self.config.noise_dim, generator=generator),
+            "noise": torch.randn(n, self.config.noise_dim, generator=generator),
             "uniform": torch.rand(n, sum(self.spec.fields), generator=generator),
         }
 
@@ -134,9 +156,20 @@ class Model(nn.Module):
         if phase == "generator":
             with torch.no_grad():
                 above = self.discriminator(real)
-            return Losses(F.softplus(above - self.discriminator(fake)).mean(), {})
+            opposed = F.softplus(above - self.discriminator(fake)).mean()
+            bound = self._bound(real, batch["tokens"], batch["noise"])
+            return Losses(opposed + self.config.likelihood * bound, {"opposed": opposed, "bound": bound})
         gap = torch.sub(*self.discriminator(torch.cat([real, fake])).chunk(2))
         return Losses(F.softplus(-gap).mean(), {"gap": gap.mean()})
+
+    def _bound(self, real: Tensor, tokens: Tensor, noise: Tensor) -> Tensor:
+        """The negative evidence lower bound of real rows in nats, the generator being the decoder."""
+        mean, log_variance = self.encoder(real).chunk(2, 1)
+        log_variance = log_variance.clamp(-12, 6)
+        logits = self.generator(mean + torch.exp(0.5 * log_variance) * noise).float()
+        each = [F.cross_entropy(p, tokens[:, f]) for f, p in enumerate(logits.split(self.spec.fields, 1))]
+        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
+        return torch.stack(each).sum() + divergence
 
     def _penalty(self, real: Tensor, fake: Tensor, progress: float) -> Losses:
         """Half of gamma times the squared gradient norm of D at reals and at fakes, times the steps it stands for."""
@@ -176,9 +209,20 @@ class Model(nn.Module):
 
     # ---- use ------------------------------------------------------------------------------------------------------
 
-    def sample(self, n: int, *, condition: Tensor | None = None, generator: torch.Generator) -> Batch:
-        """`n` rows {"tokens": int64 (n,F)}."""
+    def sample(
+        self,
+        n: int,
+        *,
+        condition: Tensor | None = None,
+        generator: torch.Generator,
+        allowed: Mapping[int, Tensor] | None = None,
+    ) -> Batch:
+        """`n` rows {"tokens": int64 (n,F), "log_weight": (n,)}; -inf for a row with a token that is not `allowed` {field: bool (size,)}."""
         drawn = self.noise(n, "", generator)
         logits = self.generator(drawn["z"].to(self.barred.device)).float().cpu() + self.barred.cpu()
         logits = logits - torch.log(-torch.log(drawn["uniform"].clamp(1e-9, 1 - 1e-7)))
-        return {"tokens": torch.stack([part.argmax(1) for part in logits.split(self.spec.fields, 1)], 1)}
+        tokens = torch.stack([part.argmax(1) for part in logits.split(self.spec.fields, 1)], 1)
+        kept = torch.ones(n, dtype=torch.bool)
+        for field, mask in (allowed or {}).items():
+            kept &= mask[tokens[:, field]]
+        return {"tokens": tokens, "log_weight": torch.where(kept, 0.0, -math.inf)}

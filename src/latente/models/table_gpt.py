@@ -65,7 +65,7 @@ class Block(nn.Module):
 class Model(nn.Module):
     accepts = (TableSpec,)
     phases = (Phase("main"),)
-    recipe = Recipe(batch_size=256, learning_rate=3e-3, muon_learning_rate=0.02, ema=0.99, weight_decay=0.01)
+    recipe = Recipe(batch_size=256, learning_rate=3e-3, muon_learning_rate=0.02, ema=0.99, weight_decay=0.3)
     monitor = "nats_per_row"
 
     def __init__(self, config: Config, spec: TableSpec) -> None:

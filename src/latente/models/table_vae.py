@@ -109,7 +109,7 @@ def normal_log_prob(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
 class Model(nn.Module):
     accepts = (TableSpec,)
     phases = (Phase("main"),)
-    recipe = Recipe(batch_size=256, learning_rate=3e-3, ema=0.995, weight_decay=0.01)
+    recipe = Recipe(batch_size=256, learning_rate=4e-3, ema=0.995, weight_decay=0.01)
     monitor = "total"
 
     def __init__(self, config: Config, spec: TableSpec) -> None:

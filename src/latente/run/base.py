@@ -13,6 +13,7 @@ from latente import checkpoint, registry
 from latente.checkpoint import RunError
 from latente.config import from_json
 from latente.data.sources import OPTIONS, open_source
+from latente.data.table import TableOptions
 from latente.data.text import TextOptions
 from latente.evaluation.findings import Evaluation, Say, silent
 from latente.rng import key
@@ -41,8 +42,10 @@ def family_of(record: dict[str, Any], model_file: str | None) -> registry.Family
 
 
 def options_of(path: Path, record: dict[str, Any]) -> Any:
-    """How a run's source is read again; text by the run's own tokenizer."""
+    """How a run's source is read again; text by the run's own tokenizer, a table as its columns were found to be."""
     options = from_json(OPTIONS[record["spec"]["kind"]], record["data"]["options"])
+    if isinstance(options, TableOptions):
+        return replace(options, columns=str(path / ASSETS))
     return replace(options, tokenizer=str(path / ASSETS)) if isinstance(options, TextOptions) else options
 
 
