@@ -79,7 +79,7 @@ class _Reading:
 
     @property
     def score(self) -> tuple[float, ...]:
-        alike = sum(len(row.cells) == self.width for row in self.rows) / len(self.rows)
+        alike = (self.fits + sum(len(row.cells) == self.width for row in self.rows[1:])) / len(self.rows)
         cells = [cell for row in self.rows[:200] for cell in row.cells]
         clean = sum(not cell or is_number(cell) or bool(_DATE.fullmatch(cell)) for cell in cells) / len(cells)
         return self.fits, round(alike, 2), self.quote == '"', -len(self.skipped), round(clean, 2), self.width
