@@ -147,8 +147,10 @@ def _best(sample: str, complete: bool, options: TableOptions, notes: list[str]) 
         return max(readings, key=lambda reading: reading.score)
     wide = [reading for reading in readings if reading.width > 1 and len(reading.rows[0].cells) > 1]
     if not wide:
-        numbers = [r for r in _readings(sample, complete, _RARE) if r.width > 1 and r.fits]
-        wide = [r for r in numbers if len(r.rows) > 2 and r.score[1] == 1 and r.score[4] > 0.4]
+        others = [
+            r for r in _readings(sample, complete, _RARE) if r.width == len(r.rows[0].cells) > 1 and not r.skipped
+        ]
+        wide = [r for r in others if len(r.rows) > 2 and r.score[1] == 1 and r.score[4] > 0.4]
     if wide:
         return max(wide, key=lambda reading: reading.score)
     alone = max(readings, key=lambda r: (r.delimiter == ",", r.quote == '"'))
