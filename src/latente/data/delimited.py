@@ -326,7 +326,9 @@ def write_delimited(path: Path, table: pa.Table, form: Form) -> None:
     if len(columns) == 1:
         columns = [columns[0].fill_null("")]  # written as "", since a line of nothing is no row
     texts = pa.table(columns, names)
-    if not form.quote and (_torn(texts.columns, form) or _torn([pa.chunked_array([names])], form)):
+    if not form.quote and _torn(
+        [pa.chunked_array([[name], *column.chunks], pa.string()) for name, column in zip(names, texts.columns)], form
+    ):
         form = replace(form, quote='"')
     encoding = "utf-8-sig" if form.bom and form.encoding == "utf-8" else form.encoding
     try:
@@ -373,7 +375,7 @@ def _torn(columns: Sequence[pa.ChunkedArray], form: Form) -> bool:
     def some(pattern: str) -> bool:
         return any(pc.any(pc.match_substring_regex(column, pattern)).as_py() for column in columns)
 
-    quotes = some('^"') and (form.delimiter not in UNQUOTED or some('"$'))
+    quotes = some('^"') and (form.delimiter not in UNQUOTED or len(columns) == 1 or some('"$'))
     spaces = any(  # which would be taken for padding
         (pc.mean(pc.starts_with(column, " ").cast(pa.int8())).as_py() or 0) > 0.9 for column in columns
     )
