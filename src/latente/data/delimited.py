@@ -368,7 +368,7 @@ def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _torn(columns: Sequence[pa.ChunkedArray], form: Form) -> bool:
-    """Whether cells written without quotes would be read as something else."""
+    """Whether cells written without quotes, of which the first is the name, would be read as something else."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -377,7 +377,7 @@ def _torn(columns: Sequence[pa.ChunkedArray], form: Form) -> bool:
 
     quotes = some('^"') and (form.delimiter not in UNQUOTED or len(columns) == 1 or some('"$'))
     spaces = any(  # which would be taken for padding
-        (pc.mean(pc.starts_with(column, " ").cast(pa.int8())).as_py() or 0) > 0.9 for column in columns
+        (pc.mean(pc.starts_with(column.slice(1), " ").cast(pa.int8())).as_py() or 0) > 0.9 for column in columns
     )
     return quotes or spaces or some(rf"[{re.escape(_signs(form, len(columns)))}\r\n]|^$")
 
