@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latente.data.charsets import CHUNK, BadByte, Charset, charset_of, utf8_of
-from latente.data.dialects import UNQUOTED, Layout, layout, reader_of
+from latente.data.dialects import COMMON, UNQUOTED, Layout, layout, reader_of
 from latente.data.errors import DataError, first_line
 from latente.data.files import readable, stamp
 from latente.data.forms import ROWS, Form, Table
@@ -39,6 +39,12 @@ _MAGIC = {
     b"\x1f\x8b": "compressed: unpack it with gunzip",
     b"%PDF": "a PDF",
     b"SQLite format 3": "an SQLite data base: export its table",
+    b"<!doctype": "a web page: get the file it offers",
+    b"<html": "a web page: get the file it offers",
+    b"<?xml": "XML: save it as CSV",
+    b'{"': "JSON: save its rows as CSV",
+    b"[{": "JSON: save its rows as CSV",
+    b"version https://git-lfs": "a pointer of Git LFS: git lfs pull gets the file",
 }
 
 
@@ -60,9 +66,9 @@ def open_delimited(path: Path, options: TableOptions, name: str | None = None) -
 def _charset(path: Path, encoding: str) -> Charset:
     """What the bytes are. Raises DataError for a file that is none of text, and for a byte that is not of its encoding."""
     with path.open("rb") as file:
-        head = file.read(16)
+        head = file.read(32)
     for magic, what in _MAGIC.items():
-        if head.startswith(magic):
+        if head.startswith(magic) or head.lstrip().lower().startswith(magic):
             raise DataError(f"{path} is not a CSV but {what}")
     try:
         return charset_of(path, encoding, "stop")
@@ -320,7 +326,9 @@ def write_delimited(path: Path, table: pa.Table, form: Form) -> None:
     if len(columns) == 1:
         columns = [columns[0].fill_null("")]  # written as "", since a line of nothing is no row
     texts = pa.table(columns, names)
-    if not form.quote and _torn([pa.chunked_array([names]), *texts.columns], form):
+    if not form.quote and _torn(
+        [pa.chunked_array([[name], *column.chunks], pa.string()) for name, column in zip(names, texts.columns)], form
+    ):
         form = replace(form, quote='"')
     encoding = "utf-8-sig" if form.bom and form.encoding == "utf-8" else form.encoding
     try:
@@ -360,18 +368,23 @@ def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _torn(columns: Sequence[pa.ChunkedArray], form: Form) -> bool:
-    """Whether cells written without quotes would be read as something else."""
+    """Whether cells written without quotes, of which the first is the name, would be read as something else."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     def some(pattern: str) -> bool:
         return any(pc.any(pc.match_substring_regex(column, pattern)).as_py() for column in columns)
 
-    quotes = some('^"') and (form.delimiter not in UNQUOTED or some('"$'))
+    quotes = some('^"') and (form.delimiter not in UNQUOTED or len(columns) == 1 or some('"$'))
     spaces = any(  # which would be taken for padding
-        (pc.mean(pc.starts_with(column, " ").cast(pa.int8())).as_py() or 0) > 0.9 for column in columns
+        (pc.mean(pc.starts_with(column.slice(1), " ").cast(pa.int8())).as_py() or 0) > 0.9 for column in columns
     )
-    return quotes or spaces or some(rf"[{re.escape(form.delimiter)}\r\n]|^$")
+    return quotes or spaces or some(rf"[{re.escape(_signs(form, len(columns)))}\r\n]|^$")
+
+
+def _signs(form: Form, columns: int) -> str:
+    """The delimiter; of a single column all signs that could be taken for one."""
+    return form.delimiter if columns > 1 else COMMON + form.delimiter
 
 
 def _header_cell(name: str, form: Form) -> str:
@@ -389,13 +402,14 @@ def _lines(batch: pa.RecordBatch, form: Form) -> Iterator[str]:
     """The lines of a batch, each with its end; a missing cell is left empty."""
     import pyarrow.compute as pc
 
-    columns = [_written(column, name, form) for name, column in zip(batch.schema.names, batch.columns)]
+    signs = _signs(form, batch.num_columns)
+    columns = [_written(column, name, form, signs) for name, column in zip(batch.schema.names, batch.columns)]
     parts = [*columns, ""] if form.trailing else columns
     joined = pc.binary_join_element_wise(*parts, form.delimiter, null_handling="replace", null_replacement="")
     return (line + form.line_end for line in joined.to_pylist())
 
 
-def _written(column: pa.Array, name: str, form: Form) -> pa.Array:
+def _written(column: pa.Array, name: str, form: Form, signs: str) -> pa.Array:
     """The cells of a column as they stand in a line: padded, and quoted where the source quotes or where they must be."""
     import pyarrow.compute as pc
 
@@ -407,5 +421,5 @@ def _written(column: pa.Array, name: str, form: Form) -> pa.Array:
     quoted = pc.binary_join_element_wise(" " * (padded and form.spaced) + form.quote, quoted, form.quote, "")
     if name in form.quoted:
         return quoted
-    must = pc.match_substring_regex(column, rf"[{re.escape(form.delimiter + form.quote)}\r\n]|^ |^$")
+    must = pc.match_substring_regex(column, rf"[{re.escape(signs + form.quote)}\r\n]|^ |^$")
     return pc.if_else(must, quoted, plain)

@@ -12,7 +12,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 
 from latente.data.errors import DataError
@@ -23,7 +22,7 @@ ALONE = "\x1f"
 """stands for a delimiter where cells of the one column hold commas that are not quoted"""
 UNQUOTED = "\t|"
 """delimiters of files that are often written without quotes"""
-_COMMON, _RARE = ",;\t|", ":^~\x01 "
+COMMON, _RARE = ",;\t|", ":^~\x01 "
 _PREAMBLE = 30
 _END = re.compile("\r\n|\r|\n")
 _NUMBER = re.compile(r"[+-]?[$€£]?(\d[\d.,'\u2019 \u00a0\u202f]*|[.,]\d+)(e[+-]?\d+)?\s?%?", re.IGNORECASE)
@@ -79,7 +78,7 @@ class _Reading:
 
     @property
     def score(self) -> tuple[float, ...]:
-        alike = sum(len(row.cells) == self.width for row in self.rows) / len(self.rows)
+        alike = (self.fits + sum(len(row.cells) == self.width for row in self.rows[1:])) / len(self.rows)
         cells = [cell for row in self.rows[:200] for cell in row.cells]
         clean = sum(not cell or is_number(cell) or bool(_DATE.fullmatch(cell)) for cell in cells) / len(cells)
         return self.fits, round(alike, 2), self.quote == '"', -len(self.skipped), round(clean, 2), self.width
@@ -141,15 +140,17 @@ def _best(sample: str, complete: bool, options: TableOptions, notes: list[str]) 
     wanted = _wanted(options.delimiter)
     if not wanted and (said := _SAID.match(sample)):
         wanted = said.group(1)
-    readings = list(_readings(sample, complete, wanted or _COMMON))
+    readings = list(_readings(sample, complete, wanted or COMMON))
     if not readings:
         return None
     if wanted:
         return max(readings, key=lambda reading: reading.score)
     wide = [reading for reading in readings if reading.width > 1 and len(reading.rows[0].cells) > 1]
     if not wide:
-        numbers = [r for r in _readings(sample, complete, _RARE) if r.width > 1 and r.fits]
-        wide = [r for r in numbers if len(r.rows) > 2 and r.score[1] == 1 and r.score[4] > 0.4]
+        others = [
+            r for r in _readings(sample, complete, _RARE) if r.width == len(r.rows[0].cells) > 1 and not r.skipped
+        ]
+        wide = [r for r in others if len(r.rows) > 2 and r.score[1] == 1 and r.score[4] > 0.4]
     if wide:
         return max(wide, key=lambda reading: reading.score)
     alone = max(readings, key=lambda r: (r.delimiter == ",", r.quote == '"'))
@@ -185,9 +186,11 @@ def _readings(sample: str, complete: bool, delimiters: str) -> Iterator[_Reading
 
 def _quotes_of_tabs(sample: str, complete: bool, delimiter: str) -> list[str]:
     """The quotes to try: files of tabs are often written without, and a quote is then a sign like others."""
-    cells = [cell for row in islice(_rows(sample, complete, delimiter, "", False), 20000) for cell in row.cells]
-    opened, ended = (sum(at(cell) for cell in cells) for at in (lambda c: c.startswith('"'), lambda c: c.endswith('"')))
-    return [""] if opened and not ended else ['"', ""]
+    cells = [cell for row in _raw(sample, complete, delimiter, '"') for cell in row.cells if cell.startswith('"')]
+    enclosed = sum(_enclosed(cell, '"') for cell in cells)
+    if enclosed == len(cells):
+        return ['"']
+    return ['"', ""] if enclosed else [""]
 
 
 def _space_before_quotes(sample: str, complete: bool, delimiter: str) -> bool:
@@ -201,7 +204,7 @@ def _space_before_quotes(sample: str, complete: bool, delimiter: str) -> bool:
 def _raw(sample: str, complete: bool, delimiter: str, quote: str) -> list[_Row]:
     """The first rows with cells as they stand, quotes and all; the last of an incomplete sample is left out."""
     sign, mark = re.escape(delimiter), re.escape(quote)
-    enclosed = rf" *{mark}(?:[^{mark}]|{mark}{mark})*+{mark} *(?=[{sign}\r\n]|\Z)|" if quote else ""
+    enclosed = rf" *{mark}(?:[^{mark}]|{mark}{mark})*+{mark}(?=[{sign}\r\n]|\Z)|" if quote else ""
     cell = re.compile(rf"({enclosed}[^{sign}\r\n]*)({sign}|\r\n|\r|\n|\Z)")
     rows: list[_Row] = []
     line, first, cells, at = 1, 1, [], 0
@@ -255,8 +258,9 @@ def _above(rows: Sequence[_Row], at: int, width: int, lines: Sequence[str]) -> b
         names = len(cells) == width == len(rows[at + 1].cells) and any(map(is_number, rows[at + 1].cells))
         return not names or following.lstrip().startswith("#")
     filled = sum(bool(cell.strip()) for cell in cells)
-    wide = sum(len(row.cells) == width and all(row.cells[:-1]) for row in rows[at + 1 : _PREAMBLE + 1])
-    return width >= 3 and filled <= max(1, width // 3) and wide > 1
+    wide = [row.cells for row in rows[at + 1 : _PREAMBLE + 1] if len(row.cells) == width and all(row.cells[:-1])]
+    titled = width >= 3 and filled <= max(1, width // 3) and len(wide) > 1
+    return titled and not all(map(is_number, wide[0]))
 
 
 def _skipped(rows: Sequence[_Row]) -> str:
@@ -361,7 +365,7 @@ def _outside(form: Form, raw: Sequence[_Row], start: int, names: Sequence[str], 
 
 
 def _enclosed(cell: str, quote: str) -> bool:
-    cell = cell.strip(" ")
+    cell = cell.lstrip(" ")
     return len(cell) > 1 and cell[0] == quote == cell[-1]
 
 

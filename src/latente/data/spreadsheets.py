@@ -1,5 +1,7 @@
 """Excel files: a sheet as typed columns, and rows as a new file."""
 
+# pyright: reportAttributeAccessIssue=false
+# pyarrow.compute makes its functions when it is imported, where pyright does not see them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
@@ -11,6 +13,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latente.data.delimited import as_text
 from latente.data.dialects import unique_names
 from latente.data.errors import DataError, first_line
 from latente.data.files import readable, stamp
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 MOST_ROWS, MOST_COLUMNS, LONGEST = 1_048_575, 16_384, 32_767
 """what a sheet holds below its header, and a cell"""
+_MISSING = "Excel files need the openpyxl library: pip install 'latente[excel]'"
 _LOOK = 30
 _MIDNIGHT = time()
 _ERRORS = frozenset({"#N/A", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#NULL!"})
@@ -74,7 +78,7 @@ def _sheet(path: Path, wanted: str | None) -> Iterator[tuple[str, list[str], Ite
     try:
         import openpyxl
     except ImportError:
-        raise DataError("Excel files need the openpyxl library: pip install 'latente[excel]'") from None
+        raise DataError(_MISSING) from None
     with readable(path), path.open("rb") as file:
         try:
             book = openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False)
@@ -171,42 +175,63 @@ def _word(cell: Any) -> str:
 
 def write_spreadsheet(path: Path, table: pa.Table, sheet: str | None) -> None:
     """Writes a table as one sheet. Raises DataError for what a sheet cannot hold."""
+    import pyarrow as pa
+
     try:
         import openpyxl
         from openpyxl.cell import WriteOnlyCell
-        from openpyxl.utils.exceptions import IllegalCharacterError
     except ImportError:
-        raise DataError("Excel files need the openpyxl library: pip install 'latente[excel]'") from None
+        raise DataError(_MISSING) from None
     if len(table) > MOST_ROWS or table.num_columns > MOST_COLUMNS:
         raise DataError(
             f"{len(table):,} rows of {table.num_columns:,} columns are more than an Excel sheet holds "
             f"({MOST_ROWS:,} x {MOST_COLUMNS:,}); write a .csv or a .parquet"
         )
+    names = [str(name) for name in table.column_names]
+    table = pa.table([_plain(column) for column in table.columns], names)
+    _check(pa.chunked_array([names]), 0, "header")
+    for name, column in zip(names, table.columns):
+        if pa.types.is_string(column.type):
+            _check(column, 1, f"column {name!r}")
     book = openpyxl.Workbook(write_only=True)
     page = book.create_sheet(sheet or "Sheet1")
 
-    def cell(value: Any, row: int, name: str) -> Any:
+    def cell(value: Any) -> Any:
         if not isinstance(value, str):
             return _storable(value)
-        if len(value) > LONGEST:
-            raise DataError(f"row {row}, column {name!r}: {len(value):,} characters; an Excel cell holds {LONGEST:,}")
-        try:
-            made = WriteOnlyCell(page, value)
-        except IllegalCharacterError:
-            raise DataError(
-                f"row {row}, column {name!r}: a control character, which Excel cannot hold; write a .csv"
-            ) from None
+        made = WriteOnlyCell(page, value)
         made.data_type = "s"  # else a text that begins with = would be a formula
         return made
 
-    names = [str(name) for name in table.column_names]
-    page.append([cell(name, 0, name) for name in names])
-    row = 0
+    page.append([cell(name) for name in names])
     for batch in table.to_batches(8192):
         for values in zip(*(column.to_pylist() for column in batch.columns)):
-            row += 1
-            page.append([cell(value, row, name) for value, name in zip(values, names)])
+            page.append([cell(value) for value in values])
     book.save(path)
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column as strings, unless Excel knows its kind."""
+    import pyarrow as pa
+
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    known = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_temporal, pa.types.is_decimal)
+    return column.cast(kind) if any(is_kind(kind) for is_kind in known) else as_text(column)
+
+
+def _check(column: pa.ChunkedArray, first: int, name: str) -> None:
+    """Raises DataError for the first text that no cell can hold."""
+    import pyarrow.compute as pc
+
+    control = pc.match_substring_regex(column, r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+    bad = pc.or_(control, pc.greater(pc.utf8_length(column), LONGEST))
+    row = pc.index(bad, True).as_py()
+    if row >= 0:
+        text = column[row].as_py()
+        what = "a control character" if control[row].as_py() else f"{len(text):,} characters"
+        raise DataError(
+            f"row {row + first}, {name}: {what}, and an Excel cell holds {LONGEST:,} characters, none of control; write a .csv"
+        )
 
 
 def _storable(value: Any) -> Any:
