@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from latente.flags import flags, parsed
 
 if TYPE_CHECKING:
-    from latente.run import ImageRun
+    from latente.run import ImageRun, TableRun
 
 COMMANDS = {
     "train": "train MODEL SOURCE         train a model on your data within a time you choose",
     "resume": "resume RUN                 go on with an interrupted run, exactly; or train it longer",
-    "sample": "sample RUN                 make new data: images to files; text to the terminal or a file",
+    "sample": "sample RUN                 make new data: images and rows to files; text to the terminal or a file",
+    "fill": "fill RUN SOURCE            draw the empty cells of a table from what the others leave open",
+    "predict": "predict RUN SOURCE         probabilities of a column, given the other cells of each row",
     "verify": "verify RUN SAMPLES         make samples again and say: same bytes, same values, or what differs",
     "evaluate": "evaluate RUN               how good is it, and did it copy: a page with every figure beside its reference",
     "compare": "compare RUN RUN ...        evaluated runs side by side",
@@ -85,8 +87,8 @@ def _overview() -> str:
             "models",
             *models,
             "",
-            "sources: a folder of images or texts, .npy, .npz, IDX, a text file, .jsonl, .parquet, hf:NAME,",
-            "         or a name: digits, fashion-mnist, shakespeare, pydoc",
+            "sources: a folder of images or texts, .npy, .npz, IDX, a text file, .jsonl, .csv, .xlsx, .parquet, hf:NAME, or a name:",
+            "         digits, fashion-mnist; shakespeare, pydoc; adult, wine, breast-cancer, diabetes",
         ]
     )
 
@@ -99,8 +101,8 @@ class _Train:
     """Train a model on your data; without a limit, for five minutes."""
 
     source: Annotated[str, "positional"]
-    """a path (a folder of images or texts, .npy, .npz, IDX, a text file, .jsonl, .parquet), hf:NAME, or a name
-    (digits, fashion-mnist; shakespeare, pydoc)"""
+    """a path (a folder of images or texts, .npy, .npz, IDX, a text file, .jsonl, .csv, .tsv, .xlsx, .parquet, .arrow), hf:NAME, or a
+    name (digits, fashion-mnist; shakespeare, pydoc; adult, wine, breast-cancer, diabetes)"""
     out: Path | None = None
     """the run directory to make (default: runs/MODEL-SOURCE-N)"""
     budget: str | None = None
@@ -163,13 +165,16 @@ class _Sample:
     run: Annotated[Path, "positional"]
     """the run directory"""
     out: Path | None = None
-    """images: a folder of PNG (one sub-folder a class), .npy, .npz or .parquet; text: .txt, .jsonl or .parquet"""
+    """images: a folder of PNG (one sub-folder a class), .npy, .npz or .parquet; text: .txt, .jsonl or .parquet; rows: .csv, .tsv,
+    .parquet, .arrow or .xlsx"""
     n: int | None = None
-    """how many (default: 64 images, 1 text)"""
+    """how many (default: 64 images, 1 text, 1,000 rows; without --out 10 rows)"""
     seed: int = 0
     """the same seed gives the same data"""
     label: str | None = None
     """images: only this class"""
+    given: str | None = None
+    """rows: only such, as "age>60, sex=Female" (= != < <= > >=; "age=" is a missing one)"""
     temperature: float | None = None
     """below 1: likelier, plainer (vae, autoencoder, gpt); 0 with gpt: always the likeliest token"""
     truncation: float | None = None
@@ -190,6 +195,34 @@ class _Sample:
     """text: above 1, what was said already becomes less likely"""
     model_file: str | None = None
     """the .py file of a run whose model is your own"""
+
+
+@dataclass
+class _Fill:
+    """Draw the empty cells of a table from what the other cells of their row leave open. The others stay as they are."""
+
+    run: Annotated[Path, "positional"]
+    """the run directory, of a table-gpt"""
+    source: Annotated[str, "positional"]
+    """the rows; a column that is missing is filled as well"""
+    out: Path
+    """.csv, .tsv, .parquet, .arrow or .xlsx"""
+    seed: int = 0
+    """the same seed fills in the same"""
+
+
+@dataclass
+class _Predict:
+    """Say how likely each level of a column is, given the other cells of each row."""
+
+    run: Annotated[Path, "positional"]
+    """the run directory, of a table-gpt"""
+    source: Annotated[str, "positional"]
+    """the rows"""
+    target: str
+    """the column; what stands in it is not looked at"""
+    out: Path | None = None
+    """.csv, .tsv, .parquet, .arrow or .xlsx (default: the terminal)"""
 
 
 @dataclass
@@ -351,7 +384,9 @@ def _resume(words: list[str], started: float) -> int:
 
 def _after(made: Any) -> None:
     if int(os.environ.get("RANK", "0")) == 0:
-        following = {"image": "--n 1000 --out samples", "text": '--prompt "..."'}[made.spec.kind]
+        following = {"image": "--n 1000 --out samples", "text": '--prompt "..."', "table": "--n 1000 --out rows.csv"}[
+            made.spec.kind
+        ]
         print(f"{made.path} is ready. Samples so far: {made.path / 'samples'}")
         print(f"next: latente sample {shlex.quote(str(made.path))} {following}")
 
@@ -374,7 +409,8 @@ def _sample(words: list[str], started: float) -> int:
     known = [name for names in provenance.OPTIONS.values() for name in names]
     options = {name: getattr(given, name) for name in known if getattr(given, name) is not None}
     provenance.check_options(opened, options)
-    return (_sample_images if opened.spec.kind == "image" else _sample_texts)(opened, given, options)
+    ways = {"image": _sample_images, "text": _sample_texts, "table": _sample_rows}
+    return ways[opened.spec.kind](opened, given, options)
 
 
 def _sample_images(opened: Any, given: Any, options: dict[str, Any]) -> int:
@@ -415,10 +451,64 @@ def _sample_texts(opened: Any, given: Any, options: dict[str, Any]) -> int:
     return 0
 
 
+def _sample_rows(opened: Any, given: Any, options: dict[str, Any]) -> int:
+    from latente import provenance
+    from latente.data.table_sources import check_table_output
+
+    if given.out is None:
+        print(opened.sample(given.n or 10, seed=given.seed, **options).to_string(index=False))
+        return 0
+    check_table_output(given.out)
+    made = opened.made(1_000 if given.n is None else given.n, seed=given.seed, **options)
+    print(
+        _written(len(made["rows"]), "rows", provenance.write(opened, made, {"seed": given.seed, **options}, given.out))
+    )
+    return 0
+
+
 def _written(count: int, what: str, path: Path) -> str:
     from latente.provenance import sidecar
 
     return f"{count:,} {what} in {path}; how they were made: {sidecar(path)}"
+
+
+def _fill(words: list[str], started: float) -> int:
+    given = parsed(flags(_Fill), words, "latente fill")
+    from latente.data.table_sources import check_table_output
+
+    check_table_output(given.out)
+    opened = _rows(given.run, "fill")
+    made = opened.filled(given.source, seed=given.seed)
+    print(f"{len(made):,} rows, without gaps, in {opened.write(given.out, made)}")
+    return 0
+
+
+def _predict(words: list[str], started: float) -> int:
+    given = parsed(flags(_Predict), words, "latente predict")
+    import pyarrow as pa
+
+    from latente.data.table_sources import check_table_output, write_table
+
+    if given.out is not None:
+        check_table_output(given.out)
+    made = _rows(given.run, "chances").predict(given.source, given.target)
+    if given.out is None:
+        print(made.to_string(index=False, float_format="{:.4g}".format))
+    else:
+        write_table(given.out, pa.Table.from_pandas(made, preserve_index=False))
+        print(f"{len(made):,} rows of {given.target} in {given.out}")
+    return 0
+
+
+def _rows(path: Path, what: str) -> TableRun:
+    """A run of rows that can do `what`. Raises ValueError for another."""
+    from latente import run
+
+    opened = run.load(path)
+    if not isinstance(opened, run.TableRun):
+        raise ValueError(f"this is for tables; {path} holds a model of {opened.spec.kind}s")
+    opened.require(what)
+    return opened
 
 
 def _verify(words: list[str], started: float) -> int:
@@ -644,7 +734,8 @@ def _demo(words: list[str], started: float) -> int:
 
 
 _RUN: dict[str, Callable[[list[str], float], int]] = {
-    "train": _train, "resume": _resume, "sample": _sample, "verify": _verify, "evaluate": _evaluate, "compare": _compare,
+    "train": _train, "resume": _resume, "sample": _sample, "fill": _fill, "predict": _predict, "verify": _verify,
+    "evaluate": _evaluate, "compare": _compare,
     "reconstruct": _apply("reconstruct"), "denoise": _apply("denoise"), "encode": _apply("encode"),
     "compress": _compress, "decompress": _decompress, "explore": _explore, "data": _data, "demo": _demo,
 }  # fmt: skip

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from latente.evaluation import features, images, judge, passages
+from latente.evaluation import features, images, judge, passages, tables
 from latente.registry import Family
 from latente.rng import key, keyed
-from latente.run import CHUNK, TEXTS, held
+from latente.run import CHUNK, TEXTS, held, rows_of
 from latente.training import stopping
 
 GLANCED, LETTERS = 400, 128  # passages of validation text, and characters of each, that are looked at
@@ -99,7 +99,21 @@ class TextLooks(Looks):
         return found, passages.divergence(*passages.grams([list(self.real), list(made)]))
 
 
-KINDS: dict[str, Callable[[Any, int, str], Looks]] = {"image": ImageLooks, "text": TextLooks}
+class TableLooks(Looks):
+    """Looks at rows; their distance is what keeps columns and pairs of columns from being as alike as can be."""
+
+    def __init__(self, data: Any, seed: int, distance: str) -> None:
+        super().__init__(data, seed)
+        self.real = rows_of(data, data.cells(data.splits["validation"][: tables.GLANCED]))
+
+    def glance(self, model: Any, step: int) -> tuple[judge.Judgement, float]:
+        drawn = model.sample(len(self.real), generator=keyed(self.seed, "look", step))["tokens"].cpu().numpy()
+        uniform = np.random.default_rng(key(self.seed, "look", step)).random((len(drawn), self.real.values.shape[1]))
+        made = self.data.columns.table(drawn, self.data.columns.draw(drawn, uniform))
+        return tables.glance(rows_of(self.data, self.data.columns.cells(made)), self.real, key(self.seed, "look", step))
+
+
+KINDS: dict[str, Callable[[Any, int, str], Looks]] = {"image": ImageLooks, "text": TextLooks, "table": TableLooks}
 
 
 @dataclass(frozen=True)

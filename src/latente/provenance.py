@@ -17,22 +17,21 @@ import os
 import platform
 import shutil
 import struct
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from latente import checkpoint
 from latente.data.errors import DataError, first_line
-from latente.data.images import opened, pixels, write_images
+from latente.data.images import write_images
 from latente.data.text import write_texts
-from latente.run import CHUNK, TEXTS, Run
+from latente.run import CHUNK, TEXTS, Run, TableRun
+from latente.samples import UNLIKE, Unlike, count, files_in, items, named, place, rewritten, rows_of
 from latente.training import devices
 
 SUFFIX = ".latente.json"
@@ -42,12 +41,17 @@ OPTIONS: dict[str, dict[str, type]] = {
         "prompt": str, "tokens": int, "stop": list, "temperature": float,
         "top_k": int, "top_p": float, "min_p": float, "repetition_penalty": float,
     },
+    "table": {"given": str},
 }  # fmt: skip
 """What can be asked of sampling beside n and seed, by kind of data."""
 
-_UNLIKE = 256  # a distance no two pictures have: nothing was there to compare
+KINDS = {"image": "images", "text": "texts", "table": "rows"}
 _LONGEST = 4 << 20  # bytes of a sidecar
-_MOST = {"image": 1 << 32, "text": 1 << 26}  # bytes of pixels, tokens of one batch: what making them again may hold
+_MOST = {
+    "image": 1 << 32,
+    "text": 1 << 26,
+    "table": 1 << 27,
+}  # bytes of pixels, tokens of one batch, fields: what making them again may hold
 _RUN = {
     "model": str, "model_sha256": str | None, "config": dict, "spec": dict, "size": str, "seed": int,
     "data": {"name": str, "fingerprint": str}, "weights_sha256": str, "tokenizer": str | None,
@@ -78,10 +82,6 @@ class Verdict:
     """images: the largest difference of a pixel, of 255, among those that could be compared"""
     files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """of a folder: its files that are "changed", "missing" or "added" """
-
-
-class _Unlike(Exception):
-    """Samples that cannot be compared one by one; the message says why."""
 
 
 # ---- writing -------------------------------------------------------------------------------------------------------
@@ -116,7 +116,7 @@ def check_options(run: Run, options: Mapping[str, Any]) -> None:
 
 
 def write(run: Run, made: Mapping[str, Any], options: Mapping[str, Any], path: str | Path) -> Path:
-    """Writes what `run.sample(n, seed=..., **options)` gave, and its sidecar: both or neither.
+    """Writes what `run.made(n, seed=..., **options)` gave, and its sidecar: both or neither.
 
     `options` holds "seed" and what else `sample` was given; a text is written after its prompt. Raises ValueError (DataError)
     when either place is taken, the kind of file is unknown, or an option is none of `OPTIONS`.
@@ -130,6 +130,8 @@ def write(run: Run, made: Mapping[str, Any], options: Mapping[str, Any], path: s
         folder.mkdir(parents=True)
         if run.spec.kind == "image":
             write_images(draft, made["x"], made.get("label"), run.spec.classes)
+        elif isinstance(run, TableRun):
+            run.write(draft, made["rows"])
         else:
             write_texts(draft, [options.get("prompt", "") + text for text in made["text"]])
         checkpoint.write_json(sidecar(draft), record(run, made, options, draft))
@@ -210,14 +212,18 @@ def content_sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     digest = hashlib.sha256()
-    for name, file in sorted(_files(path).items()):
+    for name, file in sorted(files_in(path).items()):
         digest.update(f"{name}\0{content_sha256(file)}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
 def values_sha256(made: Mapping[str, Any], prompt: str = "") -> str:
-    """SHA-256 of samples themselves: the uint8 array and its labels, or the texts, each after the prompt."""
+    """SHA-256 of samples themselves: the uint8 array and its labels, the texts, each after the prompt, or the cells of rows."""
     digest = hashlib.sha256()
+    if "rows" in made:
+        for row in rows_of(made["rows"]):
+            digest.update(json.dumps(row).encode())
+        return digest.hexdigest()
     if "text" in made:
         for text in made["text"]:
             content = (prompt + text).encode("utf-8", "surrogatepass")
@@ -228,16 +234,6 @@ def values_sha256(made: Mapping[str, Any], prompt: str = "") -> str:
         digest.update(json.dumps([name, values.shape]).encode())
         digest.update(values.data)
     return digest.hexdigest()
-
-
-def _files(folder: Path) -> dict[str, Path]:
-    """The regular files in a folder and below, by relative path; hidden ones, which systems strew about, left out."""
-    found: dict[str, Path] = {}
-    for place, subfolders, files in os.walk(folder, followlinks=False):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        paths = [Path(place) / name for name in files if not name.startswith(".")]
-        found |= {path.relative_to(folder).as_posix(): path for path in paths if path.is_file()}
-    return found
 
 
 # ---- reading a sidecar ---------------------------------------------------------------------------------------------
@@ -310,12 +306,12 @@ def verify(run: Run, path: str | Path) -> Verdict:
         return Verdict("differs", tuple(told), n)
     _check_bounds(run, held, sidecar(path))
     try:
-        found = _count(path, run.spec.kind)
+        found = count(path, run.spec.kind)
         if (found < n / 2) if path.is_dir() else (found < n) if path.suffix == ".txt" else (found != n):
-            raise _Unlike(f"it holds {found:,} {run.spec.kind}s, not {n:,}")
+            raise Unlike(f"it holds {found:,} {KINDS[run.spec.kind]}, not {n:,}")
         content, made = content_sha256(path), _made_again(run, held, sidecar(path))
         return _compared(run, path, held, content, made)
-    except _Unlike as error:
+    except Unlike as error:
         return Verdict("differs", (f"differs: {path}: {error}",), n, n)
 
 
@@ -325,9 +321,16 @@ def _check_bounds(run: Run, held: dict[str, Any], file: Path) -> None:
         check_options(run, options)
     except ValueError as error:
         raise DataError(f"{file} is damaged: {error}") from None
-    one = run.spec.dimensions if kind == "image" else options.get("tokens", run.spec.context)
-    if one * (held["n"] if kind == "image" else min(held["n"], TEXTS)) > _MOST[kind]:
-        raise DataError(f"{file} asks for more than can be made again at once: {held['n']:,} {kind}s")
+    n = min(held["n"], TEXTS) if kind == "text" else held["n"]
+    if n * _size(run, options) > _MOST[kind]:
+        raise DataError(f"{file} asks for more than can be made again at once: {held['n']:,} {KINDS[kind]}")
+
+
+def _size(run: Run, options: Mapping[str, Any]) -> int:
+    """What one sample counts for against `_MOST`."""
+    if run.spec.kind == "image":
+        return run.spec.dimensions
+    return len(run.spec.fields) if run.spec.kind == "table" else options.get("tokens", run.spec.context)
 
 
 def _made_again(run: Run, held: dict[str, Any], file: Path) -> dict[str, Any]:
@@ -335,20 +338,20 @@ def _made_again(run: Run, held: dict[str, Any], file: Path) -> dict[str, Any]:
     threads = held["made_with"]["threads"]
     try:
         with devices.threads(threads if 1 <= threads <= 16 * (os.cpu_count() or 1) else torch.get_num_threads()):
-            return run.sample(held["n"], seed=held["seed"], **held["options"])
+            return run.made(held["n"], seed=held["seed"], **held["options"])
     except (ValueError, RuntimeError, IndexError, ArithmeticError) as error:
         raise DataError(f"{file}: these samples cannot be made: {first_line(error)}") from None
 
 
 def _compared(run: Run, path: Path, held: dict[str, Any], content: str, made: dict[str, Any]) -> Verdict:
-    prompt, n, kind = held["options"].get("prompt", ""), held["n"], f"{run.spec.kind}s"
-    expected = made["x"] if run.spec.kind == "image" else [prompt + text for text in made["text"]]
-    names = [_place(i, made, run.spec.classes) for i in range(n)] if path.is_dir() else None
-    distance = _pixel_distance if run.spec.kind == "image" else _text_distance
-    far = [distance(a, b) for a, b in zip(expected, _read_items(path, run, made, expected, names))]
-    far += [_UNLIKE] * (n - len(far))
+    prompt, n, kind = held["options"].get("prompt", ""), held["n"], KINDS[run.spec.kind]
+    expected = _expected(run, made, prompt, path)
+    names = [place(i, made, run.spec.classes) for i in range(n)] if path.is_dir() else None
+    distance = {"image": _pixel_distance, "text": _text_distance, "table": _row_distance}[run.spec.kind]
+    far = [distance(a, b) for a, b in zip(expected, items(path, run, made, expected, names))]
+    far += [UNLIKE] * (n - len(far))
     wrong = [i for i, distant in enumerate(far) if distant]
-    files = _named(path, names, wrong) if names else {}
+    files = named(path, names, wrong) if names else {}
     untouched, repeated = content == held["content_sha256"], values_sha256(made, prompt) == held["values_sha256"]
     if not wrong and not any(files.values()) and repeated:
         if untouched:
@@ -359,10 +362,12 @@ def _compared(run: Run, path: Path, held: dict[str, Any], content: str, made: di
     largest = None
     if wrong:
         said[0] += f"; the first is number {wrong[0]:,}, counted from 0"
-        comparable = [distant for distant in far if 0 < distant < _UNLIKE]
+        comparable = [distant for distant in far if 0 < distant < UNLIKE]
         if run.spec.kind == "image" and comparable:
             largest = max(comparable)
             said[0] += f"; a pixel differs by up to {largest} of 255"
+        elif run.spec.kind == "table":
+            said[0] += f", in {far[wrong[0]]:,} cells"
         elif run.spec.kind == "text":
             said[0] += f", from its character {far[wrong[0]]:,} on"
     for what, which in files.items():
@@ -371,6 +376,13 @@ def _compared(run: Run, path: Path, held: dict[str, Any], content: str, made: di
             said.append(f"{what}: {', '.join(map(_shown, which[:5]))}{more}")
     said.append(_reason(held, untouched, repeated))
     return Verdict("differs", tuple(said), n, len(wrong), wrong[0] if wrong else None, largest, files)
+
+
+def _expected(run: Run, made: dict[str, Any], prompt: str, path: Path) -> Sequence[Any]:
+    """Samples made again, item by item as `items` reads them back."""
+    if isinstance(run, TableRun):
+        return rewritten(run, made["rows"], path.suffix)
+    return made["x"] if run.spec.kind == "image" else [prompt + text for text in made["text"]]
 
 
 def _reason(held: dict[str, Any], untouched: bool, repeated: bool) -> str:
@@ -397,7 +409,7 @@ def _differences(then: Any, now: Any, name: str = "") -> list[str]:
 
 
 def _pixel_distance(expected: np.ndarray, found: np.ndarray | None) -> int:
-    return _UNLIKE if found is None else int(np.abs(expected.astype(np.int16) - found).max())
+    return UNLIKE if found is None else int(np.abs(expected.astype(np.int16) - found).max())
 
 
 def _text_distance(expected: str, found: str | None) -> int:
@@ -408,183 +420,12 @@ def _text_distance(expected: str, found: str | None) -> int:
     return 1 + next((place for place, (a, b) in enumerate(pairs) if a != b), len(pairs))
 
 
+def _row_distance(expected: tuple[str | None, ...], found: tuple[str | None, ...] | None) -> int:
+    """How many cells differ."""
+    if found is None or len(found) != len(expected):
+        return len(expected)
+    return sum(a != b for a, b in zip(expected, found))
+
+
 def _items(made: Mapping[str, Any]) -> Sequence[Any]:
-    return made["text"] if "text" in made else made["x"]
-
-
-# ---- reading samples back ------------------------------------------------------------------------------------------
-
-
-def _place(number: int, made: Mapping[str, Any], classes: Sequence[str]) -> str:
-    """Where `write_images` puts a picture within a folder."""
-    folder = f"{classes[int(made['label'][number])].replace('/', '-')}/" if "label" in made and classes else ""
-    return f"{folder}{number:06d}.png"
-
-
-def _named(folder: Path, names: list[str], wrong: list[int]) -> dict[str, tuple[str, ...]]:
-    found = _files(folder)
-    return {
-        "changed": tuple(names[i] for i in wrong if names[i] in found),
-        "missing": tuple(name for name in names if name not in found),
-        "added": tuple(sorted(found.keys() - set(names))),
-    }
-
-
-@contextmanager
-def _mangled() -> Iterator[None]:
-    """Turns whatever the readers of numpy, zipfile and Arrow raise on mangled files into _Unlike."""
-    try:
-        yield
-    except _Unlike:
-        raise
-    except Exception as error:
-        raise _Unlike(f"it cannot be read: {first_line(error)}") from None
-
-
-def _count(path: Path, kind: str) -> int:
-    """How many samples a file says it holds, read from its head where it has one; of a .txt, how many there can be at most."""
-    with _mangled():
-        if path.is_dir():
-            return len(_files(path))
-        if path.suffix == ".parquet":
-            import pyarrow.parquet as pq
-
-            return pq.ParquetFile(path).metadata.num_rows
-        if kind == "image":
-            with _member(path, "x") as (file, size):
-                shape, _ = _header(file)
-            if size < math.prod(shape):
-                raise _Unlike("it is cut short")
-            return shape[0] if shape else 0
-        if path.suffix == ".jsonl":
-            return len(path.read_bytes().splitlines())
-        return _plain(_decoded(path)).count("\n\n") + 1
-
-
-def _read_items(
-    path: Path, run: Run, made: Mapping[str, Any], expected: Sequence[Any], names: list[str] | None
-) -> Iterator[Any]:
-    """What `path` holds, item by item, as (C,H,W) uint8 or str; None for one that is missing, damaged or of another label."""
-    with _mangled():
-        if names is not None:
-            for name in names:
-                yield _picture(path / name, run.spec)
-        elif path.suffix == ".parquet":
-            yield from _rows(path, run.spec, made)
-        elif run.spec.kind == "image":
-            yield from _frames(path, run.spec, made)
-        elif path.suffix == ".jsonl":
-            yield from (_text(json.loads(line)) for line in path.read_bytes().splitlines())
-        elif path.suffix == ".txt":
-            yield from _passages(_decoded(path), expected)
-        else:
-            raise _Unlike(f"{run.spec.kind}s are not written to such files")
-
-
-def _picture(content: bytes | Path, spec: Any) -> np.ndarray | None:
-    try:
-        if isinstance(content, Path):
-            if not content.is_file() or content.stat().st_size > 16 * spec.dimensions + (1 << 20):
-                return None
-            content = content.read_bytes()
-        with opened(content) as image:
-            if image.size != (spec.width, spec.height):
-                return None
-        return pixels(content, *spec.shape)
-    except DataError:
-        return None
-
-
-def _rows(path: Path, spec: Any, made: Mapping[str, Any]) -> Iterator[Any]:
-    import pyarrow.parquet as pq
-
-    file, number = pq.ParquetFile(path), 0
-    columns = [name for name in ("image", "label", "text") if name in file.schema_arrow.names]
-    for batch in file.iter_batches(CHUNK, columns=columns):
-        for row in batch.to_pylist():
-            if spec.kind == "text":
-                yield _text(row)
-                continue
-            image = row.get("image")
-            content = image.get("bytes") if isinstance(image, dict) else image
-            label = int(made["label"][number]) if "label" in made and "label" in row else None
-            wanted = row.get("label") if label is None else spec.classes[label] if spec.classes else label
-            yield _picture(content, spec) if row.get("label") == wanted and isinstance(content, bytes) else None
-            number += 1
-
-
-def _frames(path: Path, spec: Any, made: Mapping[str, Any]) -> Iterator[np.ndarray | None]:
-    """Of a .npy or .npz; labels are compared where the file has any."""
-    n, (channels, height, width) = len(made["x"]), spec.shape
-    with _member(path, "x") as (file, _):
-        frames = _array(file, (n, height, width) if channels == 1 else (n, height, width, channels), np.uint8)
-    x, labels = frames[:, None] if channels == 1 else frames.transpose(0, 3, 1, 2), made.get("label")
-    if path.suffix == ".npz" and labels is not None:
-        with zipfile.ZipFile(path) as archive:
-            labelled = "y.npy" in archive.namelist()
-        if labelled:
-            with _member(path, "y") as (file, _):
-                alike = _array(file, (n,), labels.dtype) == labels
-            yield from (image if same else None for image, same in zip(x, alike))
-            return
-    yield from x
-
-
-@contextmanager
-def _member(path: Path, name: str) -> Iterator[tuple[IO[bytes], int]]:
-    """An array file open at its start, and how many bytes it says it is long: a .npy, or what a .npz holds by that name."""
-    if path.suffix == ".npz":
-        with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
-            yield file, archive.getinfo(f"{name}.npy").file_size
-    else:
-        with path.open("rb") as file:
-            yield file, path.stat().st_size
-
-
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of the array that a .npy holds."""
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
-    return shape, dtype
-
-
-def _array(file: IO[bytes], shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    found = _header(file)
-    if found != (shape, np.dtype(dtype)):
-        raise _Unlike(f"it holds {found[1]} numbers of shape {found[0]}, not {np.dtype(dtype)} of {shape}")
-    file.seek(0)
-    return np.lib.format.read_array(file, allow_pickle=False)
-
-
-def _text(row: Any) -> str | None:
-    text = row.get("text") if isinstance(row, dict) else None
-    return text if isinstance(text, str) else None
-
-
-def _decoded(path: Path) -> str:
-    return path.read_bytes().decode("utf-8", "surrogateescape")  # a byte that is not UTF-8 then equals nothing
-
-
-def _plain(body: str) -> str:
-    """What a .txt says whatever editor saved it: without byte-order mark, \\n between lines, no newline at the end."""
-    return body.removeprefix("\ufeff").replace("\r\n", "\n").removesuffix("\n")
-
-
-def _passages(body: str, texts: Sequence[str]) -> Iterator[str]:
-    """The texts of a .txt. An empty line stands between two, but also within some, so the expected ones show where they end."""
-    whole = "\n\n".join(texts)
-    if _plain(body) == _plain(f"{whole}\n"):
-        yield from texts
-        return
-    at = 0
-    for text, following in zip(texts, [*texts[1:], None]):
-        end = at + len(text)
-        if not (
-            body.startswith(text, at)
-            and (body[end:] in ("", "\n") if following is None else body.startswith("\n\n", end))
-        ):
-            end = len(body) if following is None else body.find(f"\n\n{following}", at)
-            end = body.find("\n\n", at) if end < 0 else end
-        yield body[at:] if end < 0 else body[at:end]
-        at = len(body) if end < 0 else end + 2
+    return next(made[name] for name in ("text", "rows", "x") if name in made)

@@ -11,6 +11,8 @@
 Levels, bins and bounds come from training rows alone, and nothing fewer than `protect` of them share is ever sampled.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# pyarrow.compute makes its functions when it is imported, where pyright does not see them.
 from __future__ import annotations
 
 import json
@@ -34,6 +36,7 @@ Kind = Literal["number", "category", "boolean", "datetime", "identifier", "const
 KINDS: tuple[Kind, ...] = get_args(Kind)
 LEVELS = 1_000  # tokens of levels in one field
 OWN = 256  # with so few different numbers each has a bin of its own
+WORTH, LEAST = 20, 8  # a bin is learned from so many rows, unless there were fewer than so many bins
 FILE = "columns.json"
 
 
@@ -164,6 +167,20 @@ class Column:
         codes[codes < 0] = np.nan
         return codes
 
+    def values(self, array: pa.Array) -> pa.Array:
+        """Written numbers as int64 or float64, written times as timestamps, what is written for a missing value as null."""
+        if self.scale is None or not self.scale.written:
+            return array if self.marker is None else as_levels(array, self.marker)
+        keys, there, odd = self.scale.counted(array)
+        mask = ~there | odd
+        if self.scale.kind == "time":
+            return pa.array(keys * self.scale.multiple + self.scale.offset, pa.int64(), mask=mask).cast(
+                pa.timestamp("us")
+            )
+        if self.scale.kind == "decimal" and not self.scale.decimals:
+            return pa.array(keys * self.scale.multiple + self.scale.offset, pa.int64(), mask=mask)
+        return pa.array(self.scale.numbers(keys), pa.float64(), mask=mask)
+
     def allowed(self, condition: Condition) -> list[np.ndarray]:
         """For each field, the tokens (size,) bool that some value satisfying the condition has. Raises DataError for a condition that
         cannot be one on this column."""
@@ -238,8 +255,7 @@ class Column:
             return self._marked(_typed(pa.array([value] * n, pa.string()), self.type))
         assert self.kind == "identifier"
         if self.scale is not None:
-            low, high = map(int, self.pattern)
-            keys = np.arange(start, start + n, dtype=np.int64) + high + 1
+            keys = np.arange(start, start + n, dtype=np.int64) + int(self.pattern[1]) + 1
             return self.scale.array(keys, np.ones(n, bool))
         if self.pattern[0] == "#":  # a number after what is the same for all
             return _typed(
@@ -285,20 +301,21 @@ def _typed(levels: pa.Array, name: str) -> pa.Array:
 
 
 def binned(keys: np.ndarray, protect: int, bins: int) -> tuple[tuple[int, int], ...]:
-    """Ranges of keys that hold at least `protect` of the `keys` (n,), evenly many where there are more than OWN different ones.
+    """Ranges of keys that hold at least `protect` of the `keys` (n,), evenly many where there are more than OWN different ones, and no
+    more ranges than the rows can teach.
 
     The `protect` - 1 least and largest are beyond all bins. A value with as many rows as a bin has one of its own.
     """
-    least = max(1, protect)
+    least, bins = max(1, protect), max(LEAST, min(bins, len(keys) // WORTH))
     if len(keys) < least:
         return ()
     keys = np.sort(keys)
     keys = keys[(keys >= keys[least - 1]) & (keys <= keys[-least])] if len(keys) >= 2 * least else keys
     values, counts = np.unique(keys, return_counts=True)
-    few = len(values) <= max(OWN, bins)
+    few = len(values) <= min(OWN, max(bins, len(keys) // WORTH))
     wanted = least if few else max(least, -(-len(keys) // bins))
     found: list[tuple[int, int]] = []
-    start, held = None, 0
+    start, held, previous = None, 0, 0
     for value, count in zip(values.tolist(), counts.tolist()):
         if count >= wanted:
             if start is not None and held >= least:
@@ -396,6 +413,10 @@ class Columns:
             if column.kind in ("identifier", "constant"):
                 made[column.name] = column.anew(len(tokens), start, random)
         return pa.table({name: made[name] for name in self.names})
+
+    def typed(self, table: pa.Table) -> pa.Table:
+        """The same rows with numbers and times in place of what is written, as a file or a frame that knows types wants them."""
+        return pa.table({name: self[name].values(whole(table[name])) for name in table.column_names})
 
     def cells(self, table: pa.Table) -> np.ndarray:
         """(n, learned columns) float64, as `Column.cells`."""

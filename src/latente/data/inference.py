@@ -1,5 +1,7 @@
 """Finds out what the columns of a table are, in one pass over rows of any number."""
 
+# pyright: reportAttributeAccessIssue=false
+# pyarrow.compute makes its functions when it is imported, where pyright does not see them.
 from __future__ import annotations
 
 import json
@@ -132,11 +134,12 @@ class Seen:
                 return found
             shown = next(iter(levels))[:60]
             raise DataError(
-                f"{where}: column {name!r} is free text or nearly unique ({len(levels):,} different values in {rows:,} rows, as {shown!r}), "
+                f"{where}: column {name!r} is free text or nearly unique ({len(levels):,} different values in {rows:,} rows: {shown!r}), "
                 f'which is not learned yet; leave it out: --columns with {{"{name}": "ignored"}}'
             )
         truth = kind == "bool" or {level.lower() for level in levels} in TRUTHS
-        return Column(name, self.wanted or ("boolean" if truth else "category"), kind)
+        found: Kind = "boolean" if truth else "category"
+        return Column(name, self.wanted or found, kind)
 
     def _identifier(self, kind: str) -> Column | None:
         """A written identifier: signs in places of their own, or a number after what is the same for all."""

@@ -1,5 +1,7 @@
 """Rules between columns, checked on rows."""
 
+# pyright: reportAttributeAccessIssue=false
+# pyarrow.compute makes its functions when it is imported, where pyright does not see them.
 from __future__ import annotations
 
 import numpy as np

@@ -7,6 +7,8 @@ float     the bits of a float64, turned so that they are in order: where no deci
 time      the same as decimal, in the unit of an Arrow time, or counted from 1970 in the units of a written format
 """
 
+# pyright: reportAttributeAccessIssue=false
+# pyarrow.compute makes its functions when it is imported, where pyright does not see them.
 from __future__ import annotations
 
 import math
@@ -22,8 +24,8 @@ EXACT = 1 << 53
 MOST_DECIMALS = 9
 MARKERS = ("", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "none", "?", "-", "--", "#N/A")
 """what stands for a missing value among written numbers and times"""
-_DATES = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%b %d %Y", "%b %d, %Y",
-          "%B %d, %Y", "%d %B %Y")  # fmt: skip
+_DATES = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%b %d %Y",
+          "%b %d, %Y", "%B %d, %Y", "%d %B %Y")  # fmt: skip
 _TIMES = (
     "",
     " %H:%M",
@@ -35,7 +37,7 @@ _TIMES = (
     "T%H:%M:%S.%f",
     "T%H:%M:%S.%fZ",
 )
-FORMATS = tuple(date + time for time in _TIMES for date in _DATES) + ("%H:%M:%S", "%H:%M")
+FORMATS = (*(date + time for time in _TIMES for date in _DATES), "%H:%M:%S", "%H:%M")
 
 
 @dataclass(frozen=True)
@@ -363,7 +365,7 @@ class Counting:
         assert self.scale is not None
         for form in list(self.formats or ()):
             scale = Scale("time", "string", format=form)
-            there, units, odd = scale._cells(cells)
+            _, units, odd = scale._cells(cells)
             if not odd.any() and pc.all(pc.equal(scale._texts(units), cells)).as_py():
                 if form == self.formats[0]:  # type: ignore[index]
                     self._step(units)

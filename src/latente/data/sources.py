@@ -39,7 +39,8 @@ def open_source(
     """The dataset a source stands for, read as `options` say; without any, as the kind of data it looks like.
 
     A source is a path, a name, `hf:NAME`, arrays of images, a text (a str with a line end), a list of texts, a frame of pandas,
-    polars or Arrow, or columns by name; a dataset is given back as it is. Raises DataError, one line, when it cannot be used. `progress(what, done, total)` is called now and then.
+    polars or Arrow, or columns by name; a dataset is given back as it is. Raises DataError, one line, when it cannot be used.
+    `progress(what, done, total)` is called now and then.
     """
     if isinstance(source, Dataset | TextDataset | TableDataset):
         return source

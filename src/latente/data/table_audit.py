@@ -64,7 +64,7 @@ def _of_column(column: Column, data: TableDataset) -> list[str]:
         rare = len(data.levels[number]) - len(column.levels)
         if rare:
             return [
-                f"{column.name}: {rare:,} of {len(data.levels[number]):,} levels stand in too few training rows and are not sampled (--protect)"
+                f"{column.name}: {rare:,} of {len(data.levels[number]):,} levels are in too few training rows to be sampled (--protect)"
             ]
     return []
 

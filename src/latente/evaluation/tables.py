@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from latente.evaluation import copying
-from latente.evaluation.distances import Z, share_interval
+from latente.evaluation.distances import Z
 from latente.evaluation.findings import Chart, Evaluation, Gallery, Say, silent
 from latente.evaluation.judge import FEWEST, Classifier, Judgement, Scorer, auc, interval, judged, membership
 from latente.evaluation.scores import Answer, Score
@@ -84,7 +84,7 @@ def boosted_trees(rows: np.ndarray, fake: np.ndarray, seed: int, categorical: Se
     missing values as they are. Ranks of levels beyond 254 count as one level."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    given = np.array(categorical or [False] * rows.shape[1], bool)
+    given: Any = np.array(categorical or [False] * rows.shape[1], bool)
     model = HistGradientBoostingClassifier(categorical_features=given, random_state=seed % 2**31)
     model.fit(_bounded(rows, given), fake)
     return lambda part: model.decision_function(_bounded(part, given))
@@ -172,8 +172,8 @@ def _alike(made: Rows, test: Rows, fresh: Rows, seed: int) -> tuple[list[Score],
     worst = int(np.nanargmin(columns))
     if answer != "good":
         words += f"; worst: {names[worst]} ({columns[worst]:.0%}); train longer, or a larger size"
-    scores = [Score("quality", value, (value - half, min(1.0, value + half)), "higher", "SDMetrics' quality score, 0 to 1", {"real against real": usual},
-                    words, "faithful", answer)]  # fmt: skip
+    scores = [Score("quality", value, (value - half, min(1.0, value + half)), "higher", "SDMetrics' quality score, 0 to 1",
+                    {"real against real": usual}, words, "faithful", answer)]  # fmt: skip
     other = shapes(a, b, kinds)
     words = f"the column that differs most is {names[worst]}: {columns[worst]:.1%} alike"
     scores.append(Score("worst_column", float(columns[worst]), None, "higher", "how alike its values are, 0 to 1",
@@ -200,8 +200,8 @@ def _covered(made: Rows, test: Rows, fresh: Rows) -> Score:
     words = f"samples reach {value:.0%} of the values of real rows, where as many real ones reach {usual:.0%}"
     if answer != "good":
         words += ": some kinds of row are missing; train longer, or a larger size"
-    return Score("coverage", value, None, "higher", "share of levels and of tenths of numbers, mean over columns", {"real against real": usual},
-                 words, "varied", answer)  # fmt: skip
+    return Score("coverage", value, None, "higher", "share of levels and of tenths of numbers, mean over columns",
+                 {"real against real": usual}, words, "varied", answer)  # fmt: skip
 
 
 def _share(real: Rows, made: Rows) -> float:
@@ -307,7 +307,7 @@ def _classified(
     from sklearn.metrics import f1_score
 
     inputs = [c for c in range(len(train.names)) if c != target]
-    given = np.array([train.categorical[c] for c in inputs], bool)
+    given: Any = np.array([train.categorical[c] for c in inputs], bool)
     (x, y), (u, v) = (_split(part, inputs, given, target) for part in (train, test))
     if len(np.unique(y)) < 2 or len(np.unique(v)) < 2:
         return 0.5, 0.0, (1, 1)
@@ -335,7 +335,7 @@ def _regressed(samples: Rows, real: Rows, test: Rows, target: int, seed: int) ->
     from sklearn.metrics import r2_score
 
     inputs = [c for c in range(len(test.names)) if c != target]
-    given = np.array([test.categorical[c] for c in inputs], bool)
+    given: Any = np.array([test.categorical[c] for c in inputs], bool)
     u, v = _split(test, inputs, given, target)
 
     def explained(part: Rows) -> float:
@@ -391,8 +391,8 @@ class Points:
 
 
 def compared(parts: Sequence[Rows], real: Rows) -> list[np.ndarray]:
-    """What rows are compared by, float32 (N,P) each: numbers as shares of `real` ones that are smaller, so from 0 to 1; levels by directions
-    at right angles (or nearly so, where there are many), the square of whose distance is 1; what is missing is a level of its own."""
+    """What rows are compared by, float32 (N,P) each: numbers as shares of `real` ones that are smaller, so from 0 to 1; levels by
+    directions at right angles (or nearly so, where there are many), the square of whose distance is 1; a missing cell is a level."""
     columns: list[list[np.ndarray]] = [[] for _ in parts]
     for c, discrete in enumerate(real.categorical):
         there = np.sort(real.values[:, c][~np.isnan(real.values[:, c])])
@@ -436,8 +436,8 @@ def _copied(samples: Rows, held: Held, seed: int) -> tuple[list[Score], Gallery]
     scores, found = copying.tested(made, Points(known), Points(other), exact, among, seed, "rows")
     order = found.suspicious
     rows = [
-        ("sample", [_line(samples, i, train, found.which[i]) for i in order]),
-        ("nearest training row", [_line(train, found.which[i], samples, i) for i in order]),
+        ("sample", [_line(samples, i, train, int(found.which[i])) for i in order]),
+        ("nearest training row", [_line(train, int(found.which[i]), samples, i) for i in order]),
     ]
     captions = ["equal" if found.exact[i] else f"{found.to_train[i]:.3f} / {found.to_test[i]:.3f}" for i in order]
     note = (

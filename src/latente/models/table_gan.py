@@ -114,6 +114,8 @@ class Discriminator(nn.Module):
 
 
 class Model(nn.Module):
+    starts: Tensor
+    barred: Tensor
     accepts = (TableSpec,)
     phases = (
         Phase("discriminator", ("discriminator",)),

@@ -63,6 +63,8 @@ class Block(nn.Module):
 
 
 class Model(nn.Module):
+    starts: Tensor
+    owners: Tensor
     accepts = (TableSpec,)
     phases = (Phase("main"),)
     recipe = Recipe(batch_size=256, learning_rate=3e-3, muon_learning_rate=0.02, ema=0.99, weight_decay=0.3)

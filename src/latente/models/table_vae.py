@@ -73,12 +73,10 @@ class Flow(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList()
         for _ in range(layers):
-            network = nn.Sequential(
-                nn.Linear(size // 2, 4 * size), nn.SiLU(), nn.Linear(4 * size, 2 * (size - size // 2))
-            )
-            nn.init.zeros_(network[-1].weight)
-            nn.init.zeros_(network[-1].bias)
-            self.layers.append(network)
+            last = nn.Linear(4 * size, 2 * (size - size // 2))
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            self.layers.append(nn.Sequential(nn.Linear(size // 2, 4 * size), nn.SiLU(), last))
 
     def forward(self, u: Tensor) -> Tensor:
         """u (B,Z) -> z (B,Z)."""
@@ -107,6 +105,7 @@ def normal_log_prob(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 class Model(nn.Module):
+    starts: Tensor
     accepts = (TableSpec,)
     phases = (Phase("main"),)
     recipe = Recipe(batch_size=256, learning_rate=4e-3, ema=0.995, weight_decay=0.01)

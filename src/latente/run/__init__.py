@@ -13,12 +13,12 @@ from typing import Any
 from latente import checkpoint, registry
 from latente.run.base import Run, averaged_weights, built, family_of, options_of, usable_weights
 from latente.run.images import CHUNK, ImageRun, held
-from latente.run.tables import TableRun
+from latente.run.tables import TableRun, rows_of
 from latente.run.texts import TEXTS, TextRun
 
 __all__ = [
     "CHUNK", "TEXTS", "ImageRun", "Run", "TableRun", "TextRun", "averaged_weights", "built", "family_of", "held", "load", "opened",
-    "options_of", "usable_weights",
+    "options_of", "rows_of", "usable_weights",
 ]  # fmt: skip
 KINDS: dict[str, type[Run]] = {"image": ImageRun, "text": TextRun, "table": TableRun}
 

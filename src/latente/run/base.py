@@ -84,8 +84,12 @@ class Run(ABC):
         self.model.eval()
 
     @abstractmethod
-    def sample(self, n: int, *, seed: int = 0, **options: Any) -> dict[str, Any]:
+    def sample(self, n: int, *, seed: int = 0, **options: Any) -> Any:
         """`n` new items; the same seed gives the same items."""
+
+    def made(self, n: int, *, seed: int = 0, **options: Any) -> dict[str, Any]:
+        """What `sample` gives, item by item and as it is written to files."""
+        return self.sample(n, seed=seed, **options)
 
     @abstractmethod
     def evaluate(self, *, source: Any = None, seed: int = 0, say: Say = silent) -> Evaluation:

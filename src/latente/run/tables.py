@@ -1,9 +1,12 @@
 """Runs of tables."""
 
+# pyright: reportAttributeAccessIssue=false
+# pyarrow.compute makes its functions when it is imported, where pyright does not see them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +20,7 @@ from latente.data.conditions import rules as parsed_rules
 from latente.data.rules import combinations, kept
 from latente.data.table import TableOptions
 from latente.data.table_dataset import TableDataset
-from latente.data.table_sources import sniff
+from latente.data.table_sources import sniff, write_table
 from latente.evaluation import tables
 from latente.evaluation.findings import Evaluation, Say, silent
 from latente.rng import key, keyed
@@ -62,6 +65,9 @@ class TableRun(Run):
         are. Raises ValueError for what cannot be read, and when rows that satisfy everything are too rare to be found.
         """
         return self.frame(self.table(n, seed=seed, given=given))
+
+    def made(self, n: int, *, seed: int = 0, **options: Any) -> dict[str, Any]:
+        return {"rows": self.table(n, seed=seed, **options)}
 
     def table(self, n: int, *, seed: int = 0, given: Given = ()) -> pa.Table:
         """As `sample`, as an Arrow table."""
@@ -132,8 +138,8 @@ class TableRun(Run):
         )
 
     def frame(self, table: pa.Table) -> pd.DataFrame:
-        """An Arrow table as a pandas frame, in the dtypes of the frame the source was, if it was one."""
-        frame = table.to_pandas()
+        """An Arrow table as a pandas frame: numbers and times where a CSV has them written, else in the dtypes of the source."""
+        frame = self.columns.typed(table).to_pandas()
         for name, dtype in self.columns.form.dtypes:
             if name in frame.columns:
                 try:
@@ -141,6 +147,12 @@ class TableRun(Run):
                 except (TypeError, ValueError):
                     continue  # whole numbers with gaps have no such type in pandas
         return frame
+
+    def write(self, path: str | Path, table: pa.Table) -> Path:
+        """Writes rows to a .csv or .tsv as the source is written, or to a .parquet, .arrow, .feather or .xlsx with their types. Raises
+        DataError when `path` exists or is none of these."""
+        written = Path(path).suffix in (".csv", ".tsv")
+        return write_table(path, table if written else self.columns.typed(table), self.columns.form)
 
     # ---- rows that are given ---------------------------------------------------------------------------------------------
 
@@ -175,6 +187,10 @@ class TableRun(Run):
 
     def fill(self, source: Any, *, seed: int = 0) -> pd.DataFrame:
         """Rows whose empty cells are drawn from what the other cells of the row leave open; the others stay as they are."""
+        return self.frame(self.filled(source, seed=seed))
+
+    def filled(self, source: Any, *, seed: int = 0) -> pa.Table:
+        """As `fill`, as an Arrow table."""
         self.require("fill")
         table = self.read(source)
         parts = []
@@ -192,7 +208,7 @@ class TableRun(Run):
             parts.append(
                 _filled(part, made, known[:, [self.spec.owners.index(i) for i in range(len(self.spec.columns))]])
             )
-        return self.frame(pa.concat_tables(parts)) if parts else self.frame(table)
+        return pa.concat_tables(parts) if parts else table
 
     def predict(self, source: Any, target: str) -> pd.DataFrame:
         """The probabilities of each level of `target` (columns) for every row, given its other cells; of a number its expected value
@@ -215,7 +231,7 @@ class TableRun(Run):
         chances[:, list(column.never)] = 0
         chances /= np.maximum(chances.sum(1, keepdims=True), 1e-30)
         if not column.ordered:
-            return pd.DataFrame(chances[:, 2:], columns=list(column.levels))
+            return pd.DataFrame(dict(zip(column.levels, chances[:, 2:].T)))
         assert column.scale is not None
         low, high = (column.scale.numbers(np.array(ends, np.int64)) for ends in zip(*column.bins))
         inside = chances[:, 1:] / np.maximum(chances[:, 1:].sum(1, keepdims=True), 1e-30)
