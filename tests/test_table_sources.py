@@ -201,9 +201,9 @@ def test_a_sheet_is_named_and_the_line_says_which_there_are(tmp_path):
     path = book(tmp_path / "t.xlsx", first=[["a"], [1]], second=[["b"], ["x"]])
     table = sniff(path)
     assert table.read().to_pydict() == {"a": [1]} and "'first' of 'first', 'second'" in table.notes[0]
-    assert sniff(path, TableOptions(sheet="second")).read().to_pydict() == {"b": ["x"]}
-    with pytest.raises(DataError, match="no sheet 'third'; --sheet is one of first, second"):
-        sniff(path, TableOptions(sheet="third"))
+    assert sniff(path, TableOptions(excel_sheet="second")).read().to_pydict() == {"b": ["x"]}
+    with pytest.raises(DataError, match="no sheet 'third'; --excel-sheet is one of first, second"):
+        sniff(path, TableOptions(excel_sheet="third"))
 
 
 def test_what_stands_in_a_sheet(tmp_path):

@@ -688,12 +688,15 @@ def _explore(words: list[str], started: float) -> int:
 def _data(words: list[str], started: float) -> int:
     from latente.data.sources import OPTIONS, kind, open_source
 
-    given = parsed(flags(_Data, *OPTIONS.values()), words, "latente data")
-    of = kind(given.source)
-    for name, owner in OPTIONS.items():
-        for f in fields(owner):
-            if name != of and getattr(given, f.name) != f.default:
-                raise ValueError(f"--{f.name.replace('_', '-')} is for {name} sources; {given.source} is {of}")
+    if not words or words[0].startswith("-"):
+        parsed(flags(_Data), words, "latente data")  # says what is missing, or helps
+    of = kind(words[0])
+    known = {name: {f"--{f.name.replace('_', '-')}" for f in fields(owner)} for name, owner in OPTIONS.items()}
+    for word in words[1:]:
+        other = next((name for name, own in known.items() if word in own - known[of]), None)
+        if other is not None:
+            raise ValueError(f"{word} is for {other} sources; {words[0]} is {of}")
+    given = parsed(flags(_Data, OPTIONS[of]), words, "latente data")
     data = open_source(given.source, OPTIONS[of](**{f.name: getattr(given, f.name) for f in fields(OPTIONS[of])}))
     from rich.console import Console
     from rich.markup import escape

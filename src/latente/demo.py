@@ -13,6 +13,7 @@ from latente.data.named import EMBEDDED
 
 SECONDS = "12s"
 SETTINGS: dict[str, dict[str, Any]] = {"gan": {"budget": "40s"}, "gpt": {"budget": "42s", "ngrams": 5, "context": 128}}
+SETTINGS |= {name: {"budget": "6s", "size": "tiny"} for name in ("table-gan", "table-gpt", "table-vae")}
 
 
 def run(out: Path) -> None:
@@ -29,7 +30,7 @@ def run(out: Path) -> None:
     began = time.monotonic()
     data = open_source("digits")
     rows = [("real digits, never seen in training", data.images[data.splits["test"][:24]])]
-    passages = []
+    passages, tables = [], []
     for name in registry.names():
         print(f"\n{name}: {registry.summary(name)}")
         trained: Any = train(
@@ -37,6 +38,9 @@ def run(out: Path) -> None:
         )
         if trained.spec.kind == "text":
             passages.append((name, trained.complete("The ", 400, temperature=0.7)))
+            continue
+        if trained.spec.kind == "table":
+            tables.append((name, trained.sample(4)))
             continue
         if hasattr(trained.model, "reconstruct"):
             batch = data.batch(data.splits["test"][:24])
@@ -57,6 +61,9 @@ def run(out: Path) -> None:
                 f"{finding.question + '?':<11}{finding.answer}: {finding.words}", 100, subsequent_indent=" " * 11
             )
         )
+    for name, frame in tables:
+        print(f"\n{name}: patients that do not exist\n")
+        print(textwrap.indent(frame.to_string(index=False), "    "))
     for name, passage in passages:
         print(f"\n{name} goes on from 'The ', after Python's language reference:\n")
         print(textwrap.indent(f"The {passage}", "    "))
@@ -68,7 +75,9 @@ look at        {page}
 the runs       {", ".join(str(out / name) for name in registry.names())}
 try next       latente sample {out / "gan"} --n 1000 --out my-digits
                latente sample {out / "gpt"} --prompt "A function "
+               latente sample {out / "table-gpt"} --given "age>60" --n 100 --out patients.csv
                latente decompress {small.path} --out digits.npz
                latente data YOUR-FOLDER
                latente train gan YOUR-FOLDER --budget 10m
-               latente train gpt YOUR.txt --budget 10m""")
+               latente train gpt YOUR.txt --budget 10m
+               latente train table-gpt YOUR.csv --budget 5m""")

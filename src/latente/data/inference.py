@@ -129,9 +129,9 @@ class Seen:
         if self.wanted is None and len(levels) == 1 and not self.missing:
             return Column(name, "constant", kind, levels=tuple(levels))
         if self.wanted is None and len(levels) > NEARLY * rows and rows > 50 and not kind.startswith("dictionary"):
-            found = self._identifier(kind)
-            if found is not None:
-                return found
+            made = self._identifier(kind)
+            if made is not None:
+                return made
             shown = next(iter(levels))[:60]
             raise DataError(
                 f"{where}: column {name!r} is free text or nearly unique ({len(levels):,} different values in {rows:,} rows: {shown!r}), "

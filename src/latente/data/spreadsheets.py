@@ -44,11 +44,11 @@ def open_spreadsheet(path: Path, sheet: str | None) -> Table:
         kinds, count = _kinds(chain(head[above + 1 :], rows), sum(cell is not None for cell in header))
     where = f"{path}, sheet {name!r}"
     if len(all_names) > 1:
-        notes.append(f"sheet {name!r} of {', '.join(map(repr, all_names))}; another with --sheet")
+        notes.append(f"sheet {name!r} of {', '.join(map(repr, all_names))}; another with --excel-sheet")
     if above:
         notes.append(f"{above} line{'s' * (above > 1)} above the header left out")
     if not count:
-        others = f"; name another with --sheet: {', '.join(all_names)}" if len(all_names) > 1 else "; add rows"
+        others = f"; name another with --excel-sheet: {', '.join(all_names)}" if len(all_names) > 1 else "; add rows"
         raise DataError(f"{where} has no rows under a header{others}")
     headless = all(isinstance(cell, int | float) for cell in header[: len(kinds)])
     if headless:
@@ -89,7 +89,7 @@ def _sheet(path: Path, wanted: str | None) -> Iterator[tuple[str, list[str], Ite
         try:
             names = [sheet.title for sheet in book.worksheets]
             if wanted is not None and wanted not in names:
-                raise DataError(f"{path} has no sheet {wanted!r}; --sheet is one of {', '.join(names)}")
+                raise DataError(f"{path} has no sheet {wanted!r}; --excel-sheet is one of {', '.join(names)}")
             if not names:
                 raise DataError(f"{path} holds no sheet of cells")
             sheet: Any = book[wanted or names[0]]

@@ -30,7 +30,7 @@ class TableOptions:
     """what stands between the cells of a CSV; auto: , ; tab | or what fits"""
     decimal: str = "auto"
     """the decimal sign of a CSV, . or ,; auto: what fits"""
-    sheet: str | None = None
+    excel_sheet: str | None = None
     """the sheet of an Excel file (default: the first)"""
     validation: float = 0.1
     """share of the rows that is held out to choose the best checkpoint and the stop"""

@@ -62,7 +62,7 @@ def _file(path: Path, options: TableOptions) -> Table:
     if suffix in _ARROW:
         return _arrow(path)
     if suffix in _EXCEL:
-        return open_spreadsheet(path, options.sheet)
+        return open_spreadsheet(path, options.excel_sheet)
     if suffix in (*delimited.SUFFIXES, ".txt", ".dat", ".data", ""):
         return open_delimited(path, options)
     raise DataError(f"{path} is not a source of rows: {', '.join(sorted(TABLE_SUFFIXES))}")

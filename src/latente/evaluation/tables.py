@@ -31,6 +31,7 @@ GLANCED = 2_000
 DIRECTIONS = 48  # numbers a category of more levels is compared by
 DRAWN = 60  # resamples of an interval
 SHOWN = 12  # columns drawn
+SIDE = 6  # rows of each kind shown side by side
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,6 @@ def evaluated(samples: Rows, held: Held, seed: int = 0, say: Say = silent) -> Ev
     test, fresh = (part.some(np.sort(random.permutation(len(part))[:n])) for part in (held.test, held.fresh))
     scores: list[Score] = []
     charts: list[Chart] = []
-    galleries: list[Gallery] = []
     notes: list[str] = []
     if held.nats is not None:
         scores += _likelihood(held)
@@ -451,9 +451,11 @@ def _marks(rows: Rows) -> list[bytes]:
     return [row.tobytes() for row in np.ascontiguousarray(np.nan_to_num(rows.values, nan=-1e300))]
 
 
-def _line(rows: Rows, at: int, other: Rows, beside: int) -> str:
+def _line(rows: Rows, at: int, other: Rows | None = None, beside: int = 0) -> str:
+    """A row, cell by cell; what differs from another in brackets."""
     cells = []
     for c, name in enumerate(rows.names):
         text = rows.cell(at, c)
-        cells.append(f"{name}: {text}" if text == other.cell(beside, c) else f"{name}: [{text}]")
+        same = other is None or text == other.cell(beside, c)
+        cells.append(f"{name}: {text}" if same else f"{name}: [{text}]")
     return "\n".join(cells)

@@ -79,8 +79,11 @@ def _said(sentence: str, step: str, line: str | None = None) -> dict[str, Any]:
 
 def _command(run: Run, longer: bool) -> str:
     """A line for a shell that trains the run longer, or samples from it."""
-    out = ("1000", "--out", "samples") if run.spec.kind == "image" else ("100", "--out", "samples.txt")
-    words = ("resume", str(run.path), "--budget", "+10m") if longer else ("sample", str(run.path), "--n", *out)
+    out = {"image": ("1000", "samples"), "text": ("100", "samples.txt"), "table": ("1000", "rows.csv")}
+    n, place = out[run.spec.kind]
+    words = (
+        ("resume", str(run.path), "--budget", "+10m") if longer else ("sample", str(run.path), "--n", n, "--out", place)
+    )
     own = ["--model-file", f"{run.record['model']}.py"] if run.record["model_sha256"] else []
     return shlex.join(["latente", *words, *own])
 

@@ -173,7 +173,7 @@ class TableRun(Run):
 
     def _reading(self) -> dict[str, Any]:
         options = self.record["data"]["options"]
-        return {name: options[name] for name in ("encoding", "delimiter", "decimal", "sheet")}
+        return {name: options[name] for name in ("encoding", "delimiter", "decimal", "excel_sheet")}
 
     def _cast(self, table: pa.Table, name: str, kind: str) -> Any:
         return table[name].cast(pa.string()) if kind == "string" else table[name]
@@ -181,7 +181,7 @@ class TableRun(Run):
     def _known(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Tokens (n,F), rest (n, columns), exact (n, columns), and which fields are known (n,F): those of cells that are not empty."""
         tokens, rest, exact = self.columns.encode(table)
-        given = np.stack([~np.asarray(whole(table[name]).is_null()) for name in self.spec.columns], 1)
+        given = np.stack([_given(whole(table[name])) for name in self.spec.columns], 1)
         there = np.stack([tokens[:, self.spec.owners.index(i)] > 0 for i in range(len(self.spec.columns))], 1)
         return tokens, rest, exact, (given & there)[:, list(self.spec.owners)]
 
@@ -293,6 +293,12 @@ def held_rows(data: TableDataset) -> tables.Held:
     """The real rows that samples are measured by."""
     train, test, fresh = (rows_of(data, data.cells(data.splits[part])) for part in ("train", "test", "validation"))
     return tables.Held(train, test, fresh, data.target)
+
+
+def _given(array: pa.Array) -> np.ndarray:
+    """Which cells (n,) hold something."""
+    there = ~np.asarray(array.is_null())
+    return there & ~np.asarray(pc.equal(array, "").fill_null(False)) if pa.types.is_string(array.type) else there
 
 
 def _filled(given: pa.Table, made: pa.Table, known: np.ndarray) -> pa.Table:
