@@ -61,6 +61,8 @@ class Seen:
 
     def _count(self, array: pa.Array, where: str) -> None:
         assert self.levels is not None
+        if self.wanted == "identifier" and len(self.levels) > MOST_LEVELS:
+            return  # what they look like is known
         try:
             found = pc.value_counts(as_levels(array))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -69,7 +71,7 @@ class Seen:
             ) from None
         values, counts = found.field("values").to_pylist(), found.field("counts").to_pylist()
         self.levels.update({value: count for value, count in zip(values, counts) if value is not None})
-        if len(self.levels) > MOST_LEVELS:
+        if len(self.levels) > MOST_LEVELS and self.wanted != "identifier":
             raise DataError(
                 f"{where}: column {self.name!r} has more than {MOST_LEVELS:,} different values; name it ignored, or an identifier"
             )
@@ -78,8 +80,8 @@ class Seen:
 
     def column(self, where: str) -> Column:
         """What the column is. Bins and levels come later, from training rows. Raises DataError for what cannot be learned."""
-        name, kind = self.name, str(self.kind)
-        kind = "dictionary" if kind.startswith("dictionary") else kind
+        name = self.name
+        kind = f"dictionary[{self.kind.value_type}]" if pa.types.is_dictionary(self.kind) else str(self.kind)
         if self.wanted == "ignored":
             return Column(name, "ignored", kind)
         scale = self.counting.found() if self.counting is not None else None
@@ -138,24 +140,25 @@ class Seen:
                 f'which is not learned yet; leave it out: --columns with {{"{name}": "ignored"}}'
             )
         truth = kind == "bool" or {level.lower() for level in levels} in TRUTHS
-        found: Kind = "boolean" if truth else "category"
-        return Column(name, self.wanted or found, kind)
+        found: Kind = self.wanted or ("boolean" if truth else "category")
+        return Column(name, found, kind)
 
     def _identifier(self, kind: str) -> Column | None:
         """A written identifier: signs in places of their own, or a number after what is the same for all."""
         assert self.levels is not None
-        values = list(self.levels)[:_SAMPLE]
-        if any(" " in value for value in values) or max(map(len, values)) > 64:
+        values = list(self.levels)
+        if any(" " in value for value in values[:_SAMPLE]) or max(map(len, values)) > 64:
             return None
-        pattern = pattern_of(list(self.levels))
-        if pattern is None:
-            begin = _common(values)
-            begin = begin.rstrip("0123456789")
-            ends = [value.removeprefix(begin) for value in self.levels]
-            if not all(end.isdigit() and len(end) < 19 for end in ends):
-                return None
-            return Column(self.name, "identifier", kind, pattern=("#", begin, str(max(map(int, ends)))))
-        return Column(self.name, "identifier", kind, pattern=pattern)
+        begin = _common(values).rstrip("0123456789")
+        ends = [value.removeprefix(begin) for value in values]
+        pattern = pattern_of(values)
+        if all(end.isascii() and end.isdigit() and len(end) < 19 for end in ends):
+            numbers = [int(end) for end in ends]
+            least = min(map(len, ends))
+            plain = all(end[0] != "0" or len(end) == least for end in ends)
+            if plain and (pattern is None or max(numbers) - min(numbers) < 2 * len(numbers)):
+                return Column(self.name, "identifier", kind, pattern=("#", begin, str(max(numbers)), str(least)))
+        return None if pattern is None else Column(self.name, "identifier", kind, pattern=pattern)
 
 
 def _common(values: list[str]) -> str:

@@ -6,6 +6,7 @@
     two numbers        1 - half the difference of their Pearson correlations
     any other pair     1 - half the sum of the differences of the shares of both values together, numbers in ten bins of equal width
 
+Pairs count that go together in the real table: by a correlation above CORRELATED, or by a Cramer's V above ASSOCIATED.
 Tables are (N,D) float64, NaN is missing; `categorical` (D,) bool.
 """
 
@@ -17,6 +18,7 @@ from itertools import combinations
 import numpy as np
 
 BINS = 10
+CORRELATED, ASSOCIATED = 0.5, 0.3  # SDMetrics' defaults
 
 
 def shapes(real: np.ndarray, made: np.ndarray, categorical: Sequence[bool]) -> np.ndarray:
@@ -47,16 +49,18 @@ def _variation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def trends(real: np.ndarray, made: np.ndarray, categorical: Sequence[bool]) -> np.ndarray:
-    """How alike each pair of columns is, (D,D), symmetric; NaN on the diagonal and where a correlation has no value."""
+    """How alike each pair of columns is that goes together in `real`, (D,D), symmetric; NaN elsewhere."""
     size = real.shape[1]
     found = np.full((size, size), np.nan)
     coded = [_codes(part, categorical) for part in (real, made)]
     for i, j in combinations(range(size), 2):
         if categorical[i] or categorical[j]:
-            found[i, j] = 1 - _variation(*(codes[:, i] * (1 << 31) + codes[:, j] for codes in coded))
+            if cramer(coded[0][:, i], coded[0][:, j]) > ASSOCIATED:
+                found[i, j] = 1 - _variation(*(codes[:, i] * (1 << 31) + codes[:, j] for codes in coded))
         else:
             first, second = (correlation(part[:, i], part[:, j]) for part in (real, made))
-            found[i, j] = 1 - abs(first - second) / 2
+            if abs(first) > CORRELATED:
+                found[i, j] = 1 - abs(first - second) / 2
         found[j, i] = found[i, j]
     return found
 
@@ -103,7 +107,7 @@ def associations(table: np.ndarray, categorical: Sequence[bool]) -> np.ndarray:
     for i, j in combinations(range(size), 2):
         if categorical[i] or categorical[j]:
             pair = [table[:, c] if categorical[c] else np.floor(ranks[c] * BINS) for c in (i, j)]
-            value = _cramer(*pair)
+            value = cramer(*pair, corrected=True)
         else:
             value = abs(correlation(ranks[i], ranks[j]))
         found[i, j] = found[j, i] = 0.0 if np.isnan(value) else value
@@ -120,7 +124,8 @@ def _ranked(values: np.ndarray) -> np.ndarray:
     return found
 
 
-def _cramer(a: np.ndarray, b: np.ndarray) -> float:
+def cramer(a: np.ndarray, b: np.ndarray, corrected: bool = False) -> float:
+    """Cramer's V of the rows that have both, 0 to 1; `corrected` for what chance adds to it. NaN where one is always the same."""
     both = ~np.isnan(a) & ~np.isnan(b)
     n = int(both.sum())
     if n < 2:
@@ -132,6 +137,8 @@ def _cramer(a: np.ndarray, b: np.ndarray) -> float:
     counts = np.bincount(i * columns + j, minlength=rows * columns).reshape(rows, columns)
     expected = counts.sum(1, keepdims=True) * counts.sum(0, keepdims=True) / n
     square = float(((counts - expected) ** 2 / expected).sum()) / n
-    corrected = max(0.0, square - (rows - 1) * (columns - 1) / (n - 1))
-    least = min(rows - (rows - 1) ** 2 / (n - 1), columns - (columns - 1) ** 2 / (n - 1)) - 1
-    return float(np.sqrt(corrected / least)) if least > 0 else float("nan")
+    least = min(rows, columns) - 1.0
+    if corrected:
+        square = max(0.0, square - (rows - 1) * (columns - 1) / (n - 1))
+        least = min(rows - (rows - 1) ** 2 / (n - 1), columns - (columns - 1) ** 2 / (n - 1)) - 1
+    return float(np.sqrt(square / least)) if least > 0 else float("nan")

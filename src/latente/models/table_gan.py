@@ -47,7 +47,7 @@ class Config:
     """weight of the gradient penalties (gamma), reached by the end of the first tenth from ten times as much"""
     temperature: float = 0.5
     """of the distributions that gradients go through"""
-    likelihood: float = 0.1
+    likelihood: float = 0.3
     """weight of the likelihood of real rows in what the generator learns; 0 = by the discriminator alone"""
 
     @classmethod
@@ -122,7 +122,7 @@ class Model(nn.Module):
         Phase("penalty", ("discriminator",), every=LAZY, float32=True),
         Phase("generator", ("generator", "encoder")),
     )
-    recipe = Recipe(batch_size=256, learning_rate=1e-3, beta1=0.0, beta2=0.98, clip=0.0, ema=0.998, decay=0.5)
+    recipe = Recipe(batch_size=256, learning_rate=2e-3, beta1=0.0, beta2=0.98, clip=0.0, ema=0.998, decay=0.5)
     monitor = None
 
     def __init__(self, config: Config, spec: TableSpec) -> None:
@@ -138,6 +138,14 @@ class Model(nn.Module):
         self.generator = Generator(config, tokens)
         self.encoder = Encoder(config, tokens)
         self.discriminator = Discriminator(config, tokens)
+
+    def muon_parameters(self) -> list[str]:
+        """The matrices of the generator's and the encoder's blocks."""
+        return [
+            n
+            for n, p in self.named_parameters()
+            if n.startswith(("generator.blocks", "encoder.blocks")) and p.ndim == 2
+        ]
 
     # ---- training -------------------------------------------------------------------------------------------------
 

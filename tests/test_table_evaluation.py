@@ -1,0 +1,133 @@
+"""Rows are measured by known definitions, copies among them are found, and real rows pass."""
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from latente.evaluation import tables
+from latente.evaluation.table_quality import associations, quality, shapes, trends
+from latente.evaluation.tables import Held, Rows, evaluated, glance
+
+KINDS = (False, False, True, True, False)
+LEVELS = ((), (), ("a", "b", "c"), tuple("abcdefgh"), ())
+NAMES = ("x", "y", "kind", "group", "whole")
+
+
+def rows(n, seed, shift=0.0):
+    """Rows in which everything goes with a hidden number; a tenth of x is missing."""
+    random = np.random.default_rng(seed)
+    hidden = random.normal(size=n)
+    x = hidden + 0.5 * random.normal(size=n) + shift
+    x[random.random(n) < 0.1] = np.nan
+    kind = np.digitize(hidden + random.normal(size=n), [-1, 1])
+    group = random.integers(0, 8, n)
+    whole = random.poisson(np.exp(hidden / 2))
+    return Rows(np.stack([x, hidden**2, kind, group, whole], 1).astype(float), NAMES, KINDS, LEVELS)
+
+
+def held(seed=0, n=1_500):
+    return Held(rows(4 * n, seed), rows(n, seed + 1), rows(n, seed + 2), target=2)
+
+
+def frame(part):
+    made = pd.DataFrame(part.values, columns=part.names)
+    for c, discrete in enumerate(part.categorical):
+        if discrete:
+            made[part.names[c]] = [part.levels[c][int(v)] for v in part.values[:, c]]
+    return made
+
+
+def test_quality_is_that_of_sdmetrics():
+    reports = pytest.importorskip("sdmetrics.reports.single_table")
+    real, made = rows(800, 0), rows(700, 1, shift=0.4)
+    kinds = {"columns": {n: {"sdtype": "categorical" if d else "numerical"} for n, d in zip(NAMES, KINDS)}}
+    report = reports.QualityReport()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        report.generate(frame(real), frame(made), kinds, verbose=False)
+    assert quality(real.values, made.values, KINDS) == pytest.approx(report.get_score(), abs=1e-9)
+    found = report.get_details("Column Shapes").set_index("Column")["Score"]
+    assert shapes(real.values, made.values, KINDS) == pytest.approx(found[list(NAMES)].to_numpy(), abs=1e-9)
+    for _, pair in report.get_details("Column Pair Trends").iterrows():
+        i, j = NAMES.index(pair["Column 1"]), NAMES.index(pair["Column 2"])
+        assert trends(real.values, made.values, KINDS)[i, j] == pytest.approx(pair["Score"], abs=1e-9, nan_ok=True)
+
+
+def test_what_goes_together_is_seen():
+    found = associations(rows(4_000, 0).values, KINDS)
+    assert found[0, 2] > 0.3 and found[3].sum() - 1 < 0.1
+    assert np.array_equal(found, found.T) and (np.diag(found) == 1).all()
+
+
+def test_real_rows_pass():
+    known = held()
+    found = evaluated(rows(6_000, 9), known)
+    assert {f.question: f.answer for f in found.findings} == {
+        "faithful": "good", "varied": "good", "copied": "good", "useful": "good",
+    }  # fmt: skip
+    assert found["quality"].value == pytest.approx(found["quality"].reference, abs=0.02)
+    assert found["tstr_auc"].value == pytest.approx(found["tstr_auc"].reference, abs=0.03)
+
+
+def test_columns_that_no_longer_go_together_are_caught():
+    made = rows(6_000, 9)
+    random = np.random.default_rng(0)
+    loose = replace(made, values=np.stack([random.permutation(column) for column in made.values.T], 1))
+    found = evaluated(loose, held())
+    answers = {f.question: f.answer for f in found.findings}
+    assert answers["faithful"] != "good" and answers["useful"] == "bad" and answers["copied"] == "good"
+    assert found["judge_auc"].value > 0.7
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.2])
+def test_planted_copies_are_flagged(share):
+    known, made = held(), rows(6_000, 9)
+    values = made.values.copy()
+    planted = np.random.default_rng(0).random(len(values)) < share
+    values[planted] = known.train.values[: planted.sum()]
+    found = evaluated(replace(made, values=values), known)
+    assert {f.question: f.answer for f in found.findings}["copied"] == "bad"
+    pairs = next(gallery for gallery in found.galleries if gallery.paired)
+    assert pairs.captions[0] == "equal"
+
+
+def test_equal_rows_in_a_table_of_few_values_are_no_copies():
+    random = np.random.default_rng(0)
+
+    def few(n):
+        values = np.stack([random.integers(0, 3, n), random.integers(0, 2, n), random.integers(0, 2, n)], 1).astype(
+            float
+        )
+        return Rows(values, ("a", "b", "c"), (True, True, True), (("0", "1", "2"), ("0", "1"), ("0", "1")))
+
+    found = evaluated(few(3_000), Held(few(4_000), few(1_000), few(1_000)))
+    assert {f.question: f.answer for f in found.findings}["copied"] != "bad"
+    assert found["exact_copies"].value > 0.9
+
+
+def test_a_number_as_target_is_predicted():
+    known = replace(held(), target=1)
+    found = evaluated(rows(6_000, 9), known)
+    assert found["tstr_r2"].value == pytest.approx(found["tstr_r2"].reference, abs=0.1)
+
+
+def test_a_look_tells_rows_apart_and_says_how_far_they_are():
+    real = rows(800, 0)
+    alike, far = glance(rows(800, 1), real, 0), glance(rows(800, 1, shift=3.0), real, 0)
+    assert alike[0].auc < 0.6 < 0.9 < far[0].auc and alike[1] < far[1]
+
+
+def test_distances_count_a_level_as_one_and_a_number_by_rank():
+    part = Rows(
+        np.array([[0.0, 1.0], [10.0, 1.0], [10.0, 2.0], [np.nan, 1.0]]),
+        ("x", "k"),
+        (False, True),
+        ((), ("a", "b", "c")),
+    )
+    (points,) = tables.compared([part], part)
+    squares = ((points[:, None] - points[None]) ** 2).sum(2)
+    assert squares[1, 2] == pytest.approx(1.0) and squares[0, 1] == pytest.approx(0.25)
+    assert squares[1, 3] > 1.0  # missing is a state of its own
