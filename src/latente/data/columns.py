@@ -59,8 +59,8 @@ class Column:
     marker: str | None = None
     """what is written for a missing value; None: nothing"""
     pattern: tuple[str, ...] = ()
-    """of written identifiers: the signs each place may have, or "#", how all begin and the largest number after it; of numbers and
-    times: the least and the largest key"""
+    """of written identifiers: the signs each place may have, or "#", how all begin, the largest number after it and how many digits it
+    has at least; of numbers and times: the least and the largest key"""
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -89,7 +89,8 @@ class Column:
         """Tokens (n, fields) int64, rest (n,) int64, and whether they say all there is (n,) bool."""
         if self.scale is not None and self.ordered:
             keys, there, odd = self.scale.counted(array)
-            return self.tokens(keys, there & ~odd, there & odd)
+            tokens, rest, exact = self.tokens(keys, there & ~odd, there & odd)
+            return tokens, rest, exact & _same(array, self.decode(tokens, rest))
         codes = self.codes(array)
         return self.tokens(codes, codes >= 0, np.zeros(len(codes), bool))
 
@@ -148,7 +149,8 @@ class Column:
         assert self.scale is not None
         low, high = np.array(self.bins, np.int64)[np.maximum(tokens[:, 0] - 1, 0)].T
         if self.scale.kind != "float":
-            return np.minimum((uniform * (high - low + 1)).astype(np.int64), high - low)
+            wide = high.astype(np.uint64) - low.astype(np.uint64)
+            return np.minimum((uniform * (wide.astype(np.float64) + 1)).astype(np.uint64), wide).astype(np.int64)
         a, b = key_floats(low), key_floats(high)
         with np.errstate(invalid="ignore", over="ignore"):
             between = a + uniform * (b - a)
@@ -194,10 +196,12 @@ class Column:
             return self._allowed_levels(condition)
         assert self.scale is not None
         key = self._key(condition)
-        low, high = np.array(self.bins or [(0, -1)], np.float64).T
+        low, high = self.scale.places(np.array(self.bins or [(0, -1)], np.int64)).T
         able = {"=": (low <= key) & (key <= high), "!=": (low != key) | (high != key), "<": low < key, "<=": low <= key,
                 ">": high > key, ">=": high >= key}[condition.operator]  # fmt: skip
-        return [np.concatenate([[False], able[: len(self.bins)]])]
+        if isinstance(key, float) and condition.operator in ("=", "!="):
+            able = np.full(len(low), condition.operator == "!=")
+        return [np.concatenate([[condition.operator == "!="], able[: len(self.bins)]])]
 
     def _key(self, condition: Condition) -> float:
         assert self.scale is not None
@@ -239,7 +243,9 @@ class Column:
                 ">": np.greater,
                 ">=": np.greater_equal,
             }
-            held = compare[condition.operator](keys.astype(np.float64), key)
+            held = compare[condition.operator](self.scale.places(keys), key)
+            if isinstance(key, float) and condition.operator in ("=", "!="):  # between two values, or beyond all
+                held = np.full(len(keys), condition.operator == "!=")
             return held & there | (~there & (condition.operator == "!="))
         levels = as_levels(array, self.marker)
         if condition.value == "":
@@ -258,9 +264,8 @@ class Column:
             keys = np.arange(start, start + n, dtype=np.int64) + int(self.pattern[1]) + 1
             return self.scale.array(keys, np.ones(n, bool))
         if self.pattern[0] == "#":  # a number after what is the same for all
-            return _typed(
-                pa.array([f"{self.pattern[1]}{int(self.pattern[2]) + 1 + start + i}" for i in range(n)]), self.type
-            )
+            begin, last, width = self.pattern[1], int(self.pattern[2]), int(self.pattern[3])
+            return _typed(pa.array([f"{begin}{last + 1 + start + i:0{width}d}" for i in range(n)]), self.type)
         columns = [np.array(list(signs))[random.integers(len(signs), size=n)] for signs in self.pattern]
         texts = [""] * n if not columns else ["".join(signs) for signs in zip(*columns)]
         return _typed(pa.array(texts, pa.string()), self.type)
@@ -268,6 +273,16 @@ class Column:
 
 def _gap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return a.astype(np.float64) - b.astype(np.float64)
+
+
+def _same(array: pa.Array, other: pa.Array) -> np.ndarray:
+    """Which places (n,) bool hold the same, down to the sign of zero; what is not a number is not there."""
+    if pa.types.is_floating(array.type):
+        first, second = (np.asarray(pc.fill_null(one.cast(pa.float64()), np.nan)) for one in (array, other))
+        return (first == second) & (np.signbit(first) == np.signbit(second)) | np.isnan(first) & np.isnan(second)
+    return np.asarray(pc.fill_null(pc.equal(array, other), False)) | np.asarray(array.is_null()) & np.asarray(
+        other.is_null()
+    )
 
 
 def ranks(levels: pa.Array, known: pa.Array) -> np.ndarray:
@@ -292,8 +307,8 @@ def _typed(levels: pa.Array, name: str) -> pa.Array:
     """Levels as an array of the source's type."""
     if name in ("string", "large_string", "string_view"):
         return levels.cast(pa.type_for_alias(name)) if name != "string" else levels
-    if name.startswith("dictionary"):
-        return levels.dictionary_encode()
+    if name.startswith("dictionary"):  # dictionary[int64]
+        return _typed(levels, name.partition("[")[2][:-1] or "string").dictionary_encode()
     return levels.cast(pa.bool_() if name == "bool" else pa.null() if name == "null" else arrow_type(name))
 
 
@@ -310,7 +325,7 @@ def binned(keys: np.ndarray, protect: int, bins: int) -> tuple[tuple[int, int], 
     if len(keys) < least:
         return ()
     keys = np.sort(keys)
-    keys = keys[(keys >= keys[least - 1]) & (keys <= keys[-least])] if len(keys) >= 2 * least else keys
+    keys = keys[(keys >= keys[least - 1]) & (keys <= keys[-least])]
     values, counts = np.unique(keys, return_counts=True)
     few = len(values) <= min(OWN, max(bins, len(keys) // WORTH))
     wanted = least if few else max(least, -(-len(keys) // bins))

@@ -53,7 +53,8 @@ def conditions(given: str | Mapping[str, Any] | Sequence[str], names: Sequence[s
 
 def _of_pair(name: str, value: Any, names: Sequence[str]) -> Condition:
     _known(name, names, name)
-    text = "" if value is None else str(value).strip()
+    text = "" if value is None or value != value else str(value).strip()
+    text = text.lower() if isinstance(value, bool) or type(value).__name__ == "bool" else text
     for operator in OPERATORS:
         if isinstance(value, str) and text.startswith(operator):
             return Condition(name, operator.replace("==", "="), text.removeprefix(operator).strip())
@@ -61,8 +62,8 @@ def _of_pair(name: str, value: Any, names: Sequence[str]) -> Condition:
 
 
 def _parts(line: str) -> list[str]:
-    """Cut at commas that stand in no quotes."""
-    return re.findall(r"""(?:"[^"]*"|'[^']*'|[^,"'])+""", line)
+    """Cut at commas, but for those in a value that stands in quotes."""
+    return re.findall(r"""(?:(?<=[=<>])\s*(?:"[^"]*"|'[^']*')|[^,])+""", line)
 
 
 def _condition(text: str, names: Sequence[str]) -> Condition:

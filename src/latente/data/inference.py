@@ -140,8 +140,9 @@ class Seen:
                 f'which is not learned yet; leave it out: --columns with {{"{name}": "ignored"}}'
             )
         truth = kind == "bool" or {level.lower() for level in levels} in TRUTHS
-        found: Kind = self.wanted or ("boolean" if truth else "category")
-        return Column(name, found, kind)
+        if self.wanted is not None:
+            return Column(name, self.wanted, kind)
+        return Column(name, "boolean" if truth else "category", kind)
 
     def _identifier(self, kind: str) -> Column | None:
         """A written identifier: signs in places of their own, or a number after what is the same for all."""

@@ -8,9 +8,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from latente.data.columns import Columns, as_levels, whole
+from latente.data.columns import Column, Columns, as_levels, whole
 from latente.data.conditions import OPERATORS, Rule
 from latente.data.errors import DataError
+
+
+def _values(column: Column, table: pa.Table) -> np.ndarray:
+    """The column as float64 (n,), times in seconds; NaN where missing."""
+    values, scale = column.cells(whole(table[column.name])), column.scale
+    return values * scale.seconds if scale is not None and scale.kind == "time" else values
 
 
 def kept(rule: Rule, table: pa.Table, columns: Columns, known: set[tuple[str | None, ...]] | None = None) -> np.ndarray:
@@ -53,7 +59,7 @@ def _compared(rule: Rule, table: pa.Table, columns: Columns) -> np.ndarray:
         if (first.scale.kind == "time") != (second.scale.kind == "time"):
             raise DataError(f"{rule}: one is a time, the other a number")
         with np.errstate(invalid="ignore"):
-            a, b = first.cells(whole(table[first.name])), second.cells(whole(table[second.name]))
+            a, b = _values(first, table), _values(second, table)
             return compare(a, b) | np.isnan(a) | np.isnan(b)
     if rule.kind not in ("=", "!="):
         raise DataError(f"{rule}: only numbers and times have an order")

@@ -11,9 +11,11 @@ time      the same as decimal, in the unit of an Arrow time, or counted from 197
 # pyarrow.compute makes its functions when it is imported, where pyright does not see them.
 from __future__ import annotations
 
+import datetime as dt
 import math
+import re
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -61,6 +63,11 @@ class Scale:
     def written(self) -> bool:
         return self.type in ("string", "large_string")
 
+    @property
+    def seconds(self) -> float:
+        """Of times: how long one of what they are counted in is."""
+        return _nanoseconds("timestamp[us]" if self.written else self.type) / 1e9
+
     # ---- in ---------------------------------------------------------------------------------------------------------
 
     def counted(self, array: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -92,7 +99,6 @@ class Scale:
                 & (np.abs(units) < EXACT)
                 & (self._values(np.where(np.isfinite(units), units, 0)) == values)
             )
-            fits &= ~((values == 0) & np.signbit(values))  # -0.0 is no place of a grid
         keys, there, odd = self._gridded(np.where(fits, units, 0).astype(np.int64), there)
         return keys, there, odd | (there & ~fits)
 
@@ -102,7 +108,13 @@ class Scale:
 
     def _values(self, units: np.ndarray) -> np.ndarray:
         values = units / 10.0**self.decimals
-        return values.astype(np.float32).astype(np.float64) if self.type in ("float", "halffloat") else values
+        return self._rounded(values)
+
+    def _rounded(self, values: np.ndarray) -> np.ndarray:
+        """As the source's type holds them."""
+        narrow = {"float": np.float32, "halffloat": np.float16}.get(self.type)
+        with np.errstate(over="ignore"):
+            return values if narrow is None else values.astype(narrow).astype(np.float64)
 
     def _counted_text(self, array: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """By different cells, of which there are mostly fewer."""
@@ -116,14 +128,9 @@ class Scale:
         plain = pc.utf8_trim_whitespace(cells)
         missing = np.asarray(pc.is_in(plain, pa.array(MARKERS)))
         if self.kind == "time":
-            import pandas as pd
-
-            found = pd.to_datetime(plain.to_pandas(), format=self.format, errors="coerce", utc=True)
-            good = np.asarray(found.notna(), bool) & ~missing
-            unit = np.asarray(
-                found.dt.tz_localize(None).fillna(pd.Timestamp(0)).to_numpy().astype("datetime64[us]").astype(np.int64)
-            )
-            keys, _, odd = self._gridded(unit, good)
+            units, good = _moments(plain, self.format)
+            good &= ~missing
+            keys, _, odd = self._gridded(units, good)
             return ~missing, keys, odd | (~missing & ~good)
         plain = plainly(plain, self.decimal_sign, self.thousands)
         good = np.asarray(pc.match_substring_regex(plain, NUMBER)) & ~missing
@@ -150,32 +157,35 @@ class Scale:
         Raises ValueError for what is no number or time.
         """
         if self.kind == "time":
-            import pandas as pd
-
-            try:
-                moment = pd.Timestamp(text) if not self.format else pd.to_datetime(text, format=self.format)
-            except ValueError:
-                try:
-                    moment = pd.Timestamp(text)
-                except ValueError:
-                    raise ValueError(f"{text!r} is no time") from None
-            if moment.tzinfo is not None:
-                moment = moment.tz_convert("UTC").tz_localize(None)
-            unit = moment.value / _nanoseconds("timestamp[us]" if self.written else self.type)
-            return (unit - self.offset) / self.multiple
+            units, per = _written_time(text, self)
+            place, over = divmod(units - self.offset * per, self.multiple * per)
+            return place + over / (self.multiple * per) if over else place
+        plain = text.strip()
+        if self.written:
+            if self.thousands and re.fullmatch(rf"[+-]?\d{{1,3}}({re.escape(self.thousands)}\d{{3}})+(\D\d*)?", plain):
+                plain = plain.replace(self.thousands, "")
+            plain = plain.replace(self.decimal_sign, ".")
         try:
-            value = float(
-                text.replace(self.thousands, "").replace(self.decimal_sign, ".")
-                if self.written and self.thousands
-                else text.replace(self.decimal_sign, ".")
-            )
+            value = float(plain)
         except ValueError:
-            raise ValueError(f"{text!r} is no number") from None
+            value = math.nan
+        if math.isnan(value):
+            raise ValueError(f"{text!r} is no number")
+        value = float(self._rounded(np.array([value]))[0])
         if self.kind == "float":
-            return float(float_keys(np.array([value]))[0])
+            return int(float_keys(np.array([value + 0.0]))[0])
         unit = value * 10.0**self.decimals
-        unit = float(np.rint(unit)) if abs(unit - np.rint(unit)) < 1e-6 else unit
-        return (unit - self.offset) / self.multiple
+        if math.isinf(unit):
+            return unit
+        whole = round(unit)
+        if float(self._values(np.array([float(whole)]))[0]) != value:
+            return (unit - self.offset) / self.multiple
+        place, over = divmod(whole - self.offset, self.multiple)
+        return place + over / self.multiple if over else place
+
+    def places(self, keys: np.ndarray) -> np.ndarray:
+        """Keys (n,) in which equal numbers are one: -0.0 is 0.0."""
+        return np.where(keys == -1, 0, keys) if self.kind == "float" else keys
 
     def array(self, keys: np.ndarray, there: np.ndarray) -> pa.Array:
         """An Arrow array of the source's type; null where nothing is `there`."""
@@ -201,10 +211,8 @@ class Scale:
     def _texts(self, keys: np.ndarray) -> pa.Array:
         different, at = np.unique(keys, return_inverse=True)
         if self.kind == "time":
-            import pandas as pd
-
-            units = pd.to_datetime(different * self.multiple + self.offset, unit="us")
-            texts = [_moment(moment, self.format) for moment in units]
+            units = (different * self.multiple + self.offset).astype("datetime64[us]").astype(object)
+            texts = [moment.strftime(self.format) for moment in units]
         elif self.kind == "float":
             texts = [_signed(repr(value), self) for value in key_floats(different).tolist()]
         else:
@@ -235,9 +243,58 @@ def _signed(text: str, scale: Scale) -> str:
     return text.replace(".", scale.decimal_sign)
 
 
-def _moment(moment: Any, form: str) -> str:
-    """strftime, whose %f has six digits."""
-    return moment.strftime(form)
+def _moments(cells: pa.Array, form: str) -> tuple[np.ndarray, np.ndarray]:
+    """Microseconds from 1970 (n,) int64 of written times, and which have this format (n,) bool."""
+    import pandas as pd
+
+    found = pd.to_datetime(cells.to_pandas(), format=form, errors="coerce", utc=True)
+    good = np.array(found.notna(), bool)
+    units = np.array(
+        found.dt.tz_localize(None).fillna(pd.Timestamp(0)).to_numpy().astype("datetime64[us]").astype(np.int64)
+    )
+    for number in np.flatnonzero(~good):  # pandas counts nanoseconds, which end in 2262
+        moment = _moment(cells[int(number)].as_py() or "", form)
+        if moment is not None:
+            units[number], good[number] = (moment - dt.datetime(1970, 1, 1)) // dt.timedelta(microseconds=1), True
+    return units, good
+
+
+def _moment(text: str, form: str) -> dt.datetime | None:
+    try:
+        return dt.datetime.strptime(text, form)
+    except ValueError:
+        return None
+
+
+def _written_time(text: str, scale: Scale) -> tuple[int, int]:
+    """A time that somebody writes, and how many of what it is counted in are one unit of the scale. Raises ValueError."""
+    import pandas as pd
+
+    text = text.strip()
+    per = _nanoseconds("timestamp[us]" if scale.written else scale.type)
+    try:
+        if scale.type.startswith("duration"):
+            return int(pd.Timedelta(text).value), per
+        clock = scale.type.startswith("time32") or scale.type.startswith("time64")
+        if clock or scale.format in ("%H:%M:%S", "%H:%M"):
+            day = 0 if clock else (dt.datetime(1900, 1, 1) - dt.datetime(1970, 1, 1)) // dt.timedelta(microseconds=1)
+            moment = dt.time.fromisoformat("0" + text if text[1:2] == ":" else text)
+            seconds = moment.hour * 3600 + moment.minute * 60 + moment.second
+            return day * 1000 + (seconds * 10**6 + moment.microsecond) * 1000, per
+        units, good = _moments(pa.array([text]), scale.format) if scale.format else (np.zeros(1), np.zeros(1))
+        if good[0]:
+            return int(units[0]) * 1000, per
+        moment = pd.Timestamp(text)
+        if moment is pd.NaT:
+            raise ValueError
+        zone = scale.type.partition("tz=")[2].rstrip("]")
+        if zone and moment.tzinfo is None:
+            moment = moment.tz_localize(zone)
+        if moment.tzinfo is not None:
+            moment = moment.tz_convert("UTC").tz_localize(None)
+        return int(moment.asm8.astype(np.int64)) * _nanoseconds(f"[{moment.unit}]"), per
+    except (ValueError, OverflowError, KeyError):
+        raise ValueError(f"{text!r} is no time") from None
 
 
 def float_keys(values: np.ndarray) -> np.ndarray:
@@ -296,11 +353,10 @@ class Counting:
         self.scale: Scale | None = Scale(
             "time" if pa.types.is_temporal(kind) else "decimal", name, decimal_sign=decimal_sign, thousands=thousands
         )
-        self.formats: list[str] | None = None  # of written times that all cells so far have
+        self.formats: dict[str, Counting] | None = None  # of written times, those that all cells so far have
         self.most, self.least, self.trailing, self.exponent = 0, MOST_DECIMALS + 1, False, False
         self.first: int | None = None
         self.step = 0
-        self.low, self.high = 0, 0
 
     def see(self, array: pa.Array) -> None:
         if self.scale is None or not len(array):
@@ -346,8 +402,11 @@ class Counting:
         if not len(units):
             return
         self.first = int(units[0]) if self.first is None else self.first
-        away = np.abs(np.unique(units) - self.first)
-        self.step = math.gcd(self.step, int(np.gcd.reduce(away)))
+        low, high = min(int(units.min()), self.first), max(int(units.max()), self.first)
+        if high - low >= 1 << 63:
+            self.step = 1
+            return
+        self.step = math.gcd(self.step, int(np.gcd.reduce(np.unique(units) - self.first)))
 
     def _see_text(self, array: pa.Array) -> None:
         cells = pc.utf8_trim_whitespace(pc.drop_null(pc.unique(array)).cast(pa.string()))
@@ -355,26 +414,24 @@ class Counting:
         if not len(cells):
             return
         if self.formats is None and self.first is None and self.least > MOST_DECIMALS:
-            self.formats = _formats(cells)
+            self.formats = {form: Counting(pa.string()) for form in _formats(cells)}
         if self.formats:
             self._see_times(cells)
         else:
             self._see_numbers(cells)
 
     def _see_times(self, cells: pa.Array) -> None:
-        assert self.scale is not None
         for form in list(self.formats or ()):
             scale = Scale("time", "string", format=form)
             _, units, odd = scale._cells(cells)
-            if not odd.any() and pc.all(pc.equal(scale._texts(units), cells)).as_py():
-                if form == self.formats[0]:  # type: ignore[index]
-                    self._step(units)
-                    self.scale = scale
-                    return
+            if odd.any() or not pc.all(pc.equal(scale._texts(units), cells)).as_py():
+                self.formats.pop(form)  # type: ignore[union-attr]
             else:
-                self.formats.remove(form)  # type: ignore[union-attr]
-        if not self.formats:
-            self.scale = None
+                self.formats[form]._step(units)  # type: ignore[index]
+        self.scale = None
+        for form, own in (self.formats or {}).items():
+            self.scale, self.first, self.step = Scale("time", "string", format=form), own.first, own.step
+            return
 
     def _see_numbers(self, cells: pa.Array) -> None:
         assert self.scale is not None
@@ -420,8 +477,10 @@ def _formats(cells: pa.Array) -> list[str]:
         return []
     if pc.any(pc.match_substring_regex(sample, NUMBER)).as_py():
         return []
-    found = []
+    found, one = [], sample[0].as_py()
     for form in FORMATS:
+        if _moment(one, form) is None:
+            continue
         scale = Scale("time", "string", format=form)
         _, units, odd = scale._cells(sample)
         if not odd.any() and pc.all(pc.equal(scale._texts(units), sample)).as_py():

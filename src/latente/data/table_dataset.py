@@ -205,7 +205,7 @@ def _made(table: Table, options: TableOptions, known: Columns | None, folder: Pa
             levels[column.name] = _ranked(keys[row], seen[column.name], splits["train"])
         if known is None:
             columns[columns.index(column)] = _learned(
-                column, keys[row], levels.get(column.name), splits["train"], options
+                column, keys[row], levels.get(column.name), splits["train"], options, seen[column.name].wanted is None
             )
     made = Columns(tuple(columns), table.form)
     if not made.learned:
@@ -232,7 +232,11 @@ def _keys(
 ) -> np.ndarray:
     """(columns, rows) int64; levels are numbered as they were first met."""
     shape = (len(columns), rows)
-    keys = np.empty(shape, np.int64) if folder is None else np.memmap(folder / "keys.bin", np.int64, "w+", shape=shape)
+    keys = (
+        np.empty(shape, np.int64)
+        if folder is None or not columns
+        else np.memmap(folder / "keys.bin", np.int64, "w+", shape=shape)
+    )
     met = {c.name: pa.array(list(seen[c.name].levels or ()), pa.string()) for c in columns if c.scale is None}
     at = 0
     for batch in table.batches():
@@ -264,9 +268,10 @@ def _ranked(keys: np.ndarray, seen: Seen, train: np.ndarray) -> list[str]:
 
 
 def _learned(
-    column: Column, keys: np.ndarray, levels: list[str] | None, train: np.ndarray, options: TableOptions
+    column: Column, keys: np.ndarray, levels: list[str] | None, train: np.ndarray, options: TableOptions, free: bool
 ) -> Column:
-    """The column with what training rows teach: levels, bins, whether anything is missing; or what else it turns out to be."""
+    """The column with what training rows teach: levels, bins, whether anything is missing; or what else it turns out to
+    be: a number is an identifier only where the user left it `free`."""
     known = np.asarray(keys[train])
     present = known[known > ODD]
     missing = bool((known == MISSING).any())
@@ -287,6 +292,7 @@ def _learned(
     )
     alone = (
         counting
+        and free
         and len(there) == len(everything) > 50
         and high - low < 2 * len(there)
         and len(np.unique(there)) == len(there)
@@ -296,7 +302,10 @@ def _learned(
     if low == high and len(there) == len(everything):
         text = as_levels(column.scale.array(there[:1], np.ones(1, bool)))[0].as_py() if column.scale else None
         return replace(column, kind="constant", levels=(text,) if text is not None else (), scale=None)
-    return replace(column, bins=binned(present, options.protect, options.bins), missing=missing)
+    bins = binned(present, options.protect, options.bins)
+    if not bins:
+        return replace(column, kind="constant", levels=(), missing=True, scale=None)
+    return replace(column, bins=bins, missing=missing)
 
 
 def _tokens(columns: Columns, keys: np.ndarray, folder: Path | None) -> np.ndarray:
