@@ -18,9 +18,10 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 import latente
-from latente import provenance
+from latente import checkpoint, provenance
 from latente.cli import main
 from latente.provenance import sidecar, verify
+from latente.provenance.texts import passages
 
 TRAIN = ["--steps", "4", "--size", "tiny", "--threads", "1", "--quiet"]
 TEXT = ["--context", "24", "--width", "32", "--layers", "2", "--batch-size", "8"]
@@ -102,7 +103,10 @@ def test_scores_of_the_run_come_along_and_a_damaged_report_does_no_harm(place, t
         ('{"scores": 3}', []),
     ):
         (tmp_path / "vae" / "report" / "metrics.json").write_text(text)
-        got = provenance.record(run, run.sample(2), {}, place / "made.npy")["scores"]
+        provenance.write(run, run.sample(2), {}, tmp_path / "made.npy")
+        got = json.loads(sidecar(tmp_path / "made.npy").read_text())["scores"]
+        (tmp_path / "made.npy").unlink()
+        sidecar(tmp_path / "made.npy").unlink()
         assert got == expected or (expected is None and str(tmp_path) not in json.dumps(got))
 
 
@@ -200,9 +204,9 @@ def test_a_changed_text_is_found_with_its_place(here, capsys):
 def test_texts_with_empty_lines_and_of_no_length_are_told_apart():
     texts = ["a\n", "", "\n\nb", "a", "", "c\n\n\nd\r\n"]
     body = "\n\n".join(texts) + "\n"
-    assert list(provenance._passages(body, texts)) == texts
+    assert list(passages(body, texts)) == texts
     changed = "\n\n".join([*texts[:3], "X", *texts[4:]]) + "\n"
-    assert [a == b for a, b in zip(texts, provenance._passages(changed, texts))] == [True] * 3 + [False] + [True] * 2
+    assert [a == b for a, b in zip(texts, passages(changed, texts))] == [True] * 3 + [False] + [True] * 2
 
 
 def test_another_run_is_told_from_the_one_that_sampled(here, capsys):
@@ -261,7 +265,7 @@ def test_neither_samples_nor_sidecar_where_either_is_in_the_way_or_writing_fails
     assert main(["sample", "vae", "--out", "new.npy"]) == 2
     assert "new.npy.latente.json exists already" in (said := capsys.readouterr().err) and said.count("\n") == 1
     (here / "new.npy.latente.json").unlink()
-    rename, write_json = Path.rename, provenance.checkpoint.write_json
+    rename, write_json = Path.rename, checkpoint.write_json
     for failing in ("the samples' place", "the sidecar's place", "the sidecar"):
 
         def moved(path, to, failing=failing):
@@ -276,7 +280,7 @@ def test_neither_samples_nor_sidecar_where_either_is_in_the_way_or_writing_fails
 
         with monkeypatch.context() as patch:
             patch.setattr(Path, "rename", moved)
-            patch.setattr(provenance.checkpoint, "write_json", written)
+            patch.setattr(checkpoint, "write_json", written)
             assert main(["sample", "vae", "--n", "3", "--out", "new"]) == 2
         assert capsys.readouterr().err == "latente: cannot write new: No space left on device\n", failing
         assert sorted(here.rglob("*")) == before, failing
@@ -321,7 +325,7 @@ def test_a_damaged_sidecar_is_one_clear_line(here, capsys):
     sidecar("made").unlink()
     for words, says in (
         (["vae", "made"], "made has no made.latente.json beside it"),
-        (["vae", "nowhere"], "no samples at nowhere"),
+        (["vae", "nowhere"], "at nowhere"),
         (["nowhere", "made.npy"], "no run at nowhere"),
     ):
         assert main(["verify", *words]) == 2
