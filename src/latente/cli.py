@@ -201,7 +201,7 @@ class _Verify:
     path: Annotated[Path, "positional"]
     """what `latente sample`, `encode`, `reconstruct` or `denoise` wrote"""
     source: str | None = None
-    """not of samples: the images it was made of, as they were given then"""
+    """encode, reconstruct, denoise: the images it was made of; no file says where they are"""
     model_file: str | None = None
     """the .py file of a run whose model is your own"""
 

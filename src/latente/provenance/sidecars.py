@@ -137,9 +137,11 @@ def read(path: str | Path) -> dict[str, Any]:
         if len(content) > _LONGEST:
             raise ValueError("it is too long")
         held = json.loads(content)
-        if isinstance(held, dict) and type(held.get("format")) is int and held["format"] != 1:
+        if not isinstance(held, dict):
+            raise ValueError("it is no JSON object")
+        if type(held.get("format")) is int and held["format"] != 1:
             raise ValueError(f"its format {held['format']!r:.20} is not one this version of latente reads")
-        what = held.get("what") if isinstance(held, dict) else "sample"
+        what = held.setdefault("what", "sample")  # the first sidecars were of samples alone
         if not (isinstance(what, str) and what in _SIDECARS):
             raise ValueError(f"what was done is none of {', '.join(_SIDECARS)}")
         _check_shape(held, _SIDECARS[what], "it")

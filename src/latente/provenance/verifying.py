@@ -171,7 +171,7 @@ def _mangled() -> Iterator[None]:
 def _reason(kinds: str, held: dict[str, Any], untouched: bool, repeated: bool) -> str:
     """The likely reason in words: what was touched, or what the run is used with now."""
     others = _differences(held["made_with"], made_with())
-    source = "the source has other names or another order now, " if "source" in held else ""
+    source = "the source has other names, labels or another order now, " if "source" in held else ""
     if repeated and untouched and source:
         return "likely because the files of the source have other names now: the values are what the sidecar says"
     if repeated:
