@@ -243,12 +243,6 @@ def test_files_keep_their_names_and_classes(tmp_path, painter):
     assert sorted(after) == sorted(before) and all((after[name] == before[name]).all() for name in before)
 
 
-def test_pictures_of_one_name_and_two_kinds_both_come_back(tmp_path, painter):
-    from latente.compression.images import _distinct
-
-    assert _distinct(["a", "b", "a", "a-2", "a"]) == ["a", "b", "a-2", "a-2-2", "a-3"]
-
-
 def test_a_damaged_chunk_is_named_and_the_others_are_read(painter, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("latente.compression.images.PIXELS", 64 * 300)  # 6 chunks
     data = open_source("digits")

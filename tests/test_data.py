@@ -371,3 +371,9 @@ def test_the_record_of_a_source_is_plain_json(tmp_path, monkeypatch):
     open_source(folder_of(tmp_path / "set", images()))
     (record,) = (tmp_path / "cache").glob("images-*/record.json")
     assert json.loads(record.read_text())["shape"] == [40, 1, 12, 12]
+
+
+def test_pictures_of_one_name_and_two_kinds_keep_two_names():
+    data = open_source("digits")
+    data.keys = ["a.png", "b.png", "a.jpg", "a-2.png", "a.gif", "c/a.png"]
+    assert data.names(np.arange(6)) == ["a", "b", "a-2", "a-2-2", "a-3", "c/a"]

@@ -18,9 +18,10 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 import latente
-from latente import provenance
+from latente import checkpoint, provenance
 from latente.cli import main
 from latente.provenance import sidecar, verify
+from latente.provenance.texts import passages
 
 TRAIN = ["--steps", "4", "--size", "tiny", "--threads", "1", "--quiet"]
 TEXT = ["--context", "24", "--width", "32", "--layers", "2", "--batch-size", "8"]
@@ -73,6 +74,12 @@ def test_what_was_written_is_made_again_byte_for_byte(here, capsys):
     assert {p.name for p in here.glob("**/threes/*")} == {"3"}  # the label was obeyed, or its round trip says little
 
 
+def test_a_sidecar_from_before_there_were_others_is_one_of_samples(here):
+    held = json.loads(sidecar("made.npy").read_text())
+    sidecar("made.npy").write_text(json.dumps({name: value for name, value in held.items() if name != "what"}))
+    assert main(["verify", "gan", "made.npy"]) == 0
+
+
 def test_a_sidecar_says_how_and_by_what_and_names_no_place(place):
     texts = {path: sidecar(place / path).read_text() for path in MADE}
     for path, text in texts.items():
@@ -102,7 +109,10 @@ def test_scores_of_the_run_come_along_and_a_damaged_report_does_no_harm(place, t
         ('{"scores": 3}', []),
     ):
         (tmp_path / "vae" / "report" / "metrics.json").write_text(text)
-        got = provenance.record(run, run.sample(2), {}, place / "made.npy")["scores"]
+        provenance.write(run, run.sample(2), {}, tmp_path / "made.npy")
+        got = json.loads(sidecar(tmp_path / "made.npy").read_text())["scores"]
+        (tmp_path / "made.npy").unlink()
+        sidecar(tmp_path / "made.npy").unlink()
         assert got == expected or (expected is None and str(tmp_path) not in json.dumps(got))
 
 
@@ -200,9 +210,9 @@ def test_a_changed_text_is_found_with_its_place(here, capsys):
 def test_texts_with_empty_lines_and_of_no_length_are_told_apart():
     texts = ["a\n", "", "\n\nb", "a", "", "c\n\n\nd\r\n"]
     body = "\n\n".join(texts) + "\n"
-    assert list(provenance._passages(body, texts)) == texts
+    assert list(passages(body, texts)) == texts
     changed = "\n\n".join([*texts[:3], "X", *texts[4:]]) + "\n"
-    assert [a == b for a, b in zip(texts, provenance._passages(changed, texts))] == [True] * 3 + [False] + [True] * 2
+    assert [a == b for a, b in zip(texts, passages(changed, texts))] == [True] * 3 + [False] + [True] * 2
 
 
 def test_another_run_is_told_from_the_one_that_sampled(here, capsys):
@@ -261,7 +271,7 @@ def test_neither_samples_nor_sidecar_where_either_is_in_the_way_or_writing_fails
     assert main(["sample", "vae", "--out", "new.npy"]) == 2
     assert "new.npy.latente.json exists already" in (said := capsys.readouterr().err) and said.count("\n") == 1
     (here / "new.npy.latente.json").unlink()
-    rename, write_json = Path.rename, provenance.checkpoint.write_json
+    rename, write_json = Path.rename, checkpoint.write_json
     for failing in ("the samples' place", "the sidecar's place", "the sidecar"):
 
         def moved(path, to, failing=failing):
@@ -276,7 +286,7 @@ def test_neither_samples_nor_sidecar_where_either_is_in_the_way_or_writing_fails
 
         with monkeypatch.context() as patch:
             patch.setattr(Path, "rename", moved)
-            patch.setattr(provenance.checkpoint, "write_json", written)
+            patch.setattr(checkpoint, "write_json", written)
             assert main(["sample", "vae", "--n", "3", "--out", "new"]) == 2
         assert capsys.readouterr().err == "latente: cannot write new: No space left on device\n", failing
         assert sorted(here.rglob("*")) == before, failing
@@ -321,7 +331,7 @@ def test_a_damaged_sidecar_is_one_clear_line(here, capsys):
     sidecar("made").unlink()
     for words, says in (
         (["vae", "made"], "made has no made.latente.json beside it"),
-        (["vae", "nowhere"], "no samples at nowhere"),
+        (["vae", "nowhere"], "at nowhere"),
         (["nowhere", "made.npy"], "no run at nowhere"),
     ):
         assert main(["verify", *words]) == 2
@@ -411,3 +421,250 @@ def test_whatever_stands_in_a_sidecar_gives_a_verdict_or_one_line(place, gan, tm
         "same values" if where[:1] == ("content_sha256",) else "differs"
     )  # other bytes than those the sidecar names
     assert not counts or found.outcome == wanted, (where, value, found)
+
+
+# ---- what is made of a source --------------------------------------------------------------------------------------
+
+APPLIED = {
+    "latents.npy": "encode", "latents.parquet": "encode", "rebuilt": "reconstruct", "rebuilt.npy": "reconstruct",
+    "clean": "denoise", "clean.npz": "denoise", "clean.parquet": "denoise",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def applied(tmp_path_factory):
+    """A folder of colour pictures in classes, an autoencoder and a VAE trained on it, and what they make of it."""
+    folder, random = tmp_path_factory.mktemp("applied"), np.random.default_rng(0)
+    for number in range(24):
+        name = folder / "mes images" / ("cats", "dogs")[number % 2] / f"{number:02d}.png"
+        name.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (12, 10, 3), np.uint8)).save(name)
+    Image.new("RGB", (10, 12), "red").save(name.with_suffix(".bmp"))  # two pictures of one name
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LATENTE_CACHE", str(folder / "cache"))
+        patch.chdir(folder)
+        for model, *flags in (["autoencoder", "--noise", "gaussian:0.1"], ["vae"]):
+            assert main(["train", model, "mes images", *TRAIN, "--batch-size", "8", *flags, "--out", model]) == 0
+        for out, what in APPLIED.items():
+            assert main([what, "autoencoder", "mes images", "--out", out]) == 0
+    return folder
+
+
+@pytest.fixture
+def room(applied, tmp_path, monkeypatch):
+    """A copy of what was made, and of the source, as the current folder; the runs beside them."""
+    shutil.copytree(applied, tmp_path / "room", ignore=shutil.ignore_patterns("cache"))
+    monkeypatch.setenv("LATENTE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path / "room")
+    return tmp_path / "room"
+
+
+def again(path, run="autoencoder", source="mes images"):
+    return main(["verify", run, path, *(["--source", source] if source else [])])
+
+
+def test_what_was_made_of_a_source_is_made_again_byte_for_byte(room, applied, capsys):
+    for out, what in APPLIED.items():
+        assert again(out) == 0
+        kind = "vectors" if what == "encode" else "images"
+        assert capsys.readouterr().out == f"same bytes: {out} is what autoencoder makes, all 25 {kind}\n"
+        text = sidecar(out).read_text()
+        held = json.loads(text)
+        assert str(applied) not in text and str(Path.home()) not in text and '"/' not in text
+        assert (held["what"], held["n"], held["source"]["name"]) == (what, 25, "mes images")
+        recorded = json.loads((room / "autoencoder" / "run.json").read_text())
+        assert held["source"]["fingerprint"] == recorded["data"]["fingerprint"]
+        assert held["options"] == {"image_size": "12x10", "color": "rgb", "max_bad": 0.05, "labels": True}
+        assert held["made_with"]["torch"] == torch.__version__
+    assert len(list((room / "rebuilt").rglob("*.png"))) == 25
+    (room / "mes images").rename(room / "elsewhere")
+    assert again("rebuilt", source="elsewhere") == 0  # wherever it is now
+
+
+def test_a_source_in_memory_has_no_name_and_is_given_again(room):
+    run, x = latente.load("autoencoder"), np.random.default_rng(1).integers(0, 256, (20, 12, 10, 3), np.uint8)
+    assert provenance.apply(run, "encode", x, "new.npy") == 20
+    assert json.loads(sidecar("new.npy").read_text())["source"]["name"] is None
+    assert verify(run, "new.npy", x).outcome == "same bytes"
+    with pytest.raises(ValueError, match="made of data in memory: give that again"):
+        verify(run, "new.npy")
+    with pytest.raises(ValueError, match=r"the source is not what new\.npy was made of"):
+        verify(run, "new.npy", x[::-1] + 1)
+    assert verify(run, "new.npy", x[::-1].copy()).outcome == "differs"
+    assert "another order" in verify(run, "new.npy", x[::-1].copy()).said[-1]
+
+
+def test_a_source_that_is_gone_changed_or_not_named_is_one_line(room, capsys):
+    shutil.copytree("mes images", "other")
+    changed = np.array(Image.open("other/cats/00.png"))
+    changed[0, 0, 0] ^= 1
+    Image.fromarray(changed).save("other/cats/00.png")
+    for source, says in (
+        (None, "clean was made of mes images: give that again with --source"),
+        ("nowhere", "nowhere"),
+        ("other", "other is not what clean was made of (mes images), or has changed since"),
+        ("digits", "digits is not what clean was made of"),
+        ("pydoc", "pydoc is text, not images"),
+    ):
+        assert again("clean", source=source) == 2
+        said = capsys.readouterr().err
+        assert says in said and said.count("\n") == 1, said
+    assert main(["sample", "autoencoder", "--n", "3", "--out", "made.npy"]) == 0
+    assert again("made.npy") == 2
+    assert "made.npy was sampled, from no source: leave --source out" in capsys.readouterr().err
+
+
+def test_what_was_changed_after_it_was_made_of_a_source_is_found_and_named(room):
+    run = latente.load("autoencoder")
+    latents = np.load("latents.npy")
+    latents[7, 2] += 0.5
+    np.save("latents.npy", latents)
+    found = verify(run, "latents.npy", "mes images")
+    assert (found.outcome, found.differing, found.first) == ("differs", 1, 7)
+    assert found.largest == pytest.approx(0.5) and "a number differs by up to 0.5" in found.said[0]
+    assert "vectors were changed after they were made" in found.said[-1]
+    table = pq.read_table("latents.parquet")
+    names = table["name"].to_pylist()
+    names[3] = "renamed"
+    rows = table["latent"].to_pylist()
+    rows[4], rows[5][0] = rows[4][:-1], 1e300
+    pq.write_table(pa.table({"name": names, "latent": rows}), "latents.parquet")
+    found = verify(run, "latents.parquet", "mes images")
+    assert (found.outcome, found.differing, found.first, found.largest) == ("differs", 3, 3, float("inf"))
+    (room / "rebuilt" / "cats" / "02.png").unlink()
+    (room / "rebuilt" / "dogs" / "01.png").rename(room / "rebuilt" / "dogs" / "1.png")
+    found = verify(run, "rebuilt", "mes images")
+    assert set(found.files["missing"]) == {"cats/02.png", "dogs/01.png"} and found.files["added"] == ("dogs/1.png",)
+    frames = np.load("rebuilt.npy")
+    frames[11, 0, 0, 0] ^= 2
+    np.save("rebuilt.npy", frames)
+    assert (verify(run, "rebuilt.npy", "mes images").first, verify(run, "rebuilt.npy", "mes images").largest) == (11, 2)
+
+
+def test_other_bytes_of_what_was_made_of_a_source_are_the_same_values(room):
+    run = latente.load("autoencoder")
+    np.save("latents.npy", np.asfortranarray(np.load("latents.npy")))
+    for name in ("latents.parquet", "clean.parquet"):
+        pq.write_table(pq.read_table(name), name, compression="zstd")
+    with np.load("clean.npz") as held:
+        np.savez("clean.npz", x=held["x"])
+    for name in ("latents.npy", "latents.parquet", "clean.parquet", "clean.npz"):
+        assert verify(run, name, "mes images").outcome == "same values"
+
+
+def test_files_of_the_source_that_have_other_names_are_blamed(room):
+    (room / "mes images" / "cats" / "02.png").rename(room / "mes images" / "cats" / "02b.png")
+    found = verify(latente.load("autoencoder"), "rebuilt", "mes images")
+    assert found.files["missing"] == ("cats/02b.png",) and found.files["added"] == ("cats/02.png",)
+    assert "files of the source have other names now" in found.said[-1]
+    assert verify(latente.load("autoencoder"), "rebuilt.npy", "mes images").outcome == "same bytes"
+
+
+def test_another_run_than_that_of_the_sidecar_makes_nothing_of_the_source(room, capsys):
+    assert again("latents.npy", run="vae") == 1
+    assert "vae is not the run that made latents.npy" in capsys.readouterr().out
+    assert again("latents.npy", run="vae", source=None) == 1
+
+
+STRANGE = {
+    "nothing that is done": lambda h: {**h, "what": "explore"},
+    "no word": lambda h: {**h, "what": ["encode"]},
+    "nothing": lambda h: {k: v for k, v in h.items() if k != "what"},
+    "sampled of a source": lambda h: {**h, "what": "sample"},
+    "a seed": lambda h: {**h, "seed": 0},
+    "no source": lambda h: {k: v for k, v in h.items() if k != "source"},
+    "a source that is a path": lambda h: {**h, "source": "/etc/passwd"},
+    "a source with a place": lambda h: {**h, "source": {**h["source"], "path": "/etc"}},
+    "a source of numbers": lambda h: {**h, "source": {"name": 3, "fingerprint": "x"}},
+    "another size": lambda h: {**h, "options": {**h["options"], "image_size": "128x128"}},
+    "options of sampling": lambda h: {**h, "options": {"label": "cats"}},
+    "more than there are": lambda h: {**h, "n": 10_000_000},
+}
+
+
+def test_a_strange_sidecar_of_what_was_made_of_a_source_is_one_clear_line(room, capsys):
+    for out in ("latents.npy", "rebuilt"):
+        held = json.loads(sidecar(out).read_text())
+        for what, spoil in STRANGE.items():
+            sidecar(out).write_text(json.dumps(spoil(copy.deepcopy(held))))
+            assert again(out) == 2, what
+            said = capsys.readouterr().err
+            assert said.startswith(f"latente: {out}.latente.json is damaged") and said.count("\n") == 1, said
+        for what in ("encode", "reconstruct", "denoise"):  # a change of what is asked makes other things
+            sidecar(out).write_text(json.dumps({**held, "what": what}))
+            assert again(out) == (0 if what == held["what"] else 1)
+        assert "differs" in capsys.readouterr().out
+        sidecar(out).write_text(json.dumps({**held, "source": {"name": "\x1b[31m", "fingerprint": "\n"}}))
+        assert again(out) == 2
+        said = capsys.readouterr().err
+        assert "\x1b" not in said and said.count("\n") == 1
+
+
+def test_a_run_that_cannot_do_what_a_sidecar_says(place, room, tmp_path, capsys):
+    held = json.loads(sidecar("rebuilt").read_text())
+    for run, out in (("gan", "made.npy"), ("gpt", "made.txt")):
+        shutil.copy(place / out, out)
+        mine = json.loads(sidecar(place / out).read_text())
+        sidecar(out).write_text(json.dumps({**held, "run": mine["run"]}))
+        assert again(out, str(place / run)) == 2
+        assert f"{run} cannot reconstruct" in (said := capsys.readouterr().err) and said.count("\n") == 1
+    assert main(["reconstruct", "vae", "mes images", "--out", "by-vae"]) == 0
+    mine = json.loads(sidecar("by-vae").read_text())
+    sidecar("by-vae").write_text(json.dumps({**mine, "what": "denoise"}))
+    assert again("by-vae", "vae") == 2
+
+
+def test_no_output_of_a_source_without_its_sidecar(room, capsys, monkeypatch):
+    before, rename, seen = sorted(room.rglob("*")), Path.rename, []
+
+    def killed(path, to):
+        if str(to).startswith("new"):
+            seen.append(to.name)
+            if not to.name.endswith(".latente.json"):
+                assert sidecar(to).exists()
+                raise OSError(28, "No space left on device")
+        return rename(path, to)
+
+    shutil.copy("clean.latente.json", "taken.npy.latente.json")
+    for what in ("encode", "reconstruct", "denoise"):
+        assert main([what, "autoencoder", "mes images", "--out", "taken.npy"]) == 2
+        assert "taken.npy.latente.json exists already" in capsys.readouterr().err
+    (room / "taken.npy.latente.json").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        for what in ("encode", "reconstruct", "denoise"):
+            assert main([what, "autoencoder", "mes images", "--out", "new.npy"]) == 2
+            assert capsys.readouterr().err == "latente: cannot write new.npy: No space left on device\n"
+    assert seen == ["new.npy.latente.json", "new.npy"] * 3
+    assert sorted(room.rglob("*")) == before
+
+
+def test_mangled_files_beside_a_sidecar_of_a_source_are_told(room):
+    run = latente.load("autoencoder")
+    content = (room / "latents.npy").read_bytes()
+    for spoilt in (content[:200], content[:20], b"", content.replace(b"<f4", b"<i4"), content.replace(b"<f4", b"|O8")):
+        (room / "latents.npy").write_bytes(spoilt)
+        assert verify(run, "latents.npy", "mes images").outcome == "differs"
+    pq.write_table(pa.table({"name": ["x"] * 25, "latent": [["a"]] * 25}), "latents.parquet")
+    assert "cannot be read" in verify(run, "latents.parquet", "mes images").said[0]
+    pq.write_table(pa.table({"label": ["x"] * 25}), "latents.parquet")
+    assert "cannot be read" in verify(run, "latents.parquet", "mes images").said[0]
+    shutil.move("latents.parquet.latente.json", "rebuilt.latente.json")
+    assert "vectors are not written to such files" in verify(run, "rebuilt", "mes images").said[0]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_stands_in_a_sidecar_of_a_source_gives_a_verdict_or_one_line(applied, tmp_path_factory, data):
+    folder, run = tmp_path_factory.mktemp("any"), latente.load(applied / "autoencoder")
+    shutil.copy(applied / "latents.npy", folder)
+    spoilt = [json.loads(sidecar(applied / "latents.npy").read_text())]
+    target, key = spoilt, 0
+    for step in data.draw(st.sampled_from(sorted(_paths(spoilt[0]), key=str))):
+        target, key = target[key], step
+    target[key] = data.draw(JSON)
+    sidecar(folder / "latents.npy").write_text(json.dumps(spoilt[0]))
+    try:
+        verify(run, folder / "latents.npy", applied / "mes images")
+    except ValueError as error:
+        assert "\n" not in str(error)

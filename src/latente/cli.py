@@ -25,7 +25,7 @@ COMMANDS = {
     "sample": "sample RUN                 make new data: images and rows to files; text to the terminal or a file",
     "fill": "fill RUN SOURCE            draw the empty cells of a table from what the others leave open",
     "predict": "predict RUN SOURCE         probabilities of a column, given the other cells of each row",
-    "verify": "verify RUN SAMPLES         make samples again and say: same bytes, same values, or what differs",
+    "verify": "verify RUN PATH            make again what was made and say: same bytes, same values, or what differs",
     "evaluate": "evaluate RUN               how good is it, and did it copy: a page with every figure beside its reference",
     "compare": "compare RUN RUN ...        evaluated runs side by side",
     "reconstruct": "reconstruct RUN SOURCE     what the model keeps of your images",
@@ -227,12 +227,14 @@ class _Predict:
 
 @dataclass
 class _Verify:
-    """Make samples again from their sidecar (PATH.latente.json) and say whether they are the same. Exit code 1 when they are not."""
+    """Make again what was made, by its sidecar (PATH.latente.json), and say whether it is the same. Exit code 1 when it is not."""
 
     run: Annotated[Path, "positional"]
     """the run directory"""
-    samples: Annotated[Path, "positional"]
-    """what `latente sample RUN --out` wrote"""
+    path: Annotated[Path, "positional"]
+    """what `latente sample`, `encode`, `reconstruct` or `denoise` wrote"""
+    source: str | None = None
+    """encode, reconstruct, denoise: the images it was made of; no file says where they are"""
     model_file: str | None = None
     """the .py file of a run whose model is your own"""
 
@@ -479,7 +481,7 @@ def _fill(words: list[str], started: float) -> int:
     check_table_output(given.out)
     opened = _rows(given.run, "fill")
     made = opened.filled(given.source, seed=given.seed)
-    print(f"{len(made):,} rows, without gaps, in {opened.write(given.out, made)}")
+    print(f"{len(made):,} rows, without gaps, in {opened.columns.write(given.out, made)}")
     return 0
 
 
@@ -515,8 +517,8 @@ def _verify(words: list[str], started: float) -> int:
     given = parsed(flags(_Verify), words, "latente verify")
     from latente import provenance, run
 
-    provenance.read(given.samples)  # what is wrong with it is said before the run is opened
-    verdict = provenance.verify(run.load(given.run, model_file=given.model_file), given.samples)
+    provenance.read(given.path)  # what is wrong with it is said before the run is opened
+    verdict = provenance.verify(run.load(given.run, model_file=given.model_file), given.path, given.source)
     print("\n".join(verdict.said))
     return 1 if verdict.outcome == "differs" else 0
 
@@ -573,23 +575,12 @@ def _compare(words: list[str], started: float) -> int:
 def _apply(what: str) -> Callable[[list[str], float], int]:
     def command(words: list[str], started: float) -> int:
         given = parsed(flags(_Apply), words, f"latente {what}")
-        from latente.data.images import check_output, write_images
+        from latente import provenance
 
-        if what != "encode":
-            check_output(given.out)
-        elif given.out.suffix not in (".npy", ".parquet") or given.out.exists():
-            raise ValueError(
-                f"--out {given.out}: " + ("exists already" if given.out.exists() else "latents go to .npy or .parquet")
-            )
+        provenance.check_output(what, given.out)
         opened = _images(given.run, given.model_file, what)
-        data = opened.open(given.source)
-        result = getattr(opened, what)(data)
-        names = data.names(data.items)
-        if what == "encode":
-            _write_latents(given.out, result, names)
-        else:
-            write_images(given.out, result, None, (), names)
-        print(f"{len(result):,} {'vectors' if what == 'encode' else 'images'} in {given.out}")
+        count = provenance.apply(opened, what, given.source, given.out)
+        print(_written(count, "vectors" if what == "encode" else "images", given.out))
         return 0
 
     return command
@@ -604,24 +595,6 @@ def _images(path: Path, model_file: str | None, what: str) -> ImageRun:
     if not isinstance(opened, run.ImageRun):
         raise ValueError(f"{what} is for images; {path} holds a model of {opened.spec.kind}s")
     return opened
-
-
-def _write_latents(path: Path, latents: Any, names: list[str]) -> None:
-    import numpy as np
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    try:
-        if path.suffix == ".npy":
-            np.save(draft, latents)
-        else:
-            import pyarrow as pa
-            import pyarrow.parquet as pq
-
-            pq.write_table(pa.table({"name": names, "latent": list(latents)}), draft)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _compress(words: list[str], started: float) -> int:

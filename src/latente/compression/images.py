@@ -288,7 +288,7 @@ def _given(run: ImageRun, source: Any) -> tuple[np.ndarray, np.ndarray | None, l
     if not isinstance(x, np.ndarray):
         data = source if isinstance(source, Dataset) else run.open(source)
         labels = data.labels[data.items] if run.spec.classes and data.labels is not None else None
-        return data.images[data.items], labels, None if data.keys is None else _distinct(data.names(data.items))
+        return data.images[data.items], labels, None if data.keys is None else data.names(data.items)
     if x.dtype != np.uint8 or x.shape[1:] != run.spec.shape:
         raise ValueError(
             f"this run takes images uint8 (N, {', '.join(map(str, run.spec.shape))}), not {x.dtype} {x.shape}"
@@ -300,17 +300,6 @@ def _given(run: ImageRun, source: Any) -> tuple[np.ndarray, np.ndarray | None, l
         if labels.shape != (len(x),) or not np.isin(labels, np.arange(len(run.spec.classes))).all():
             raise ValueError(f"labels are {len(x)} numbers from 0 to {len(run.spec.classes) - 1}")
     return x, labels, None
-
-
-def _distinct(names: list[str]) -> list[str]:
-    """The names, a number behind those that stand there already: a.png and a.jpg are both written as a.png."""
-    found: dict[str, None] = {}
-    for name in names:
-        unlike, number = name, 2
-        while unlike in found:
-            unlike, number = f"{name}-{number}", number + 1
-        found[unlike] = None
-    return list(found)
 
 
 def _net(family: registry.Family, config: dict[str, Any], spec: ImageSpec, bits: int, packed: bytes) -> Any:

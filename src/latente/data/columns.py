@@ -30,6 +30,7 @@ from latente.data.conditions import Condition
 from latente.data.errors import DataError
 from latente.data.forms import Form
 from latente.data.scales import Scale, arrow_type, float_keys, key_floats
+from latente.data.table_sources import write_table
 from latente.spec import TableSpec
 
 Kind = Literal["number", "category", "boolean", "datetime", "identifier", "constant", "ignored"]
@@ -432,6 +433,11 @@ class Columns:
     def typed(self, table: pa.Table) -> pa.Table:
         """The same rows with numbers and times in place of what is written, as a file or a frame that knows types wants them."""
         return pa.table({name: self[name].values(whole(table[name])) for name in table.column_names})
+
+    def write(self, path: str | Path, table: pa.Table) -> Path:
+        """Writes rows to a .csv or .tsv as the source is written, or to a .parquet, .arrow, .feather or .xlsx with their types. Raises
+        DataError when `path` exists or is none of these."""
+        return write_table(path, table if Path(path).suffix in (".csv", ".tsv") else self.typed(table), self.form)
 
     def cells(self, table: pa.Table) -> np.ndarray:
         """(n, learned columns) float64, as `Column.cells`."""

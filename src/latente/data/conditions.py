@@ -53,7 +53,7 @@ def conditions(given: str | Mapping[str, Any] | Sequence[str], names: Sequence[s
 
 def _of_pair(name: str, value: Any, names: Sequence[str]) -> Condition:
     _known(name, names, name)
-    text = "" if value is None or value != value else str(value).strip()
+    text = "" if value is None or type(value).__name__ == "NAType" or value != value else str(value).strip()
     text = text.lower() if isinstance(value, bool) or type(value).__name__ == "bool" else text
     for operator in OPERATORS:
         if isinstance(value, str) and text.startswith(operator):

@@ -90,10 +90,20 @@ class Dataset:
         contact_sheet([("", drawn["x"])], path.with_suffix(".png"))
 
     def names(self, indices: np.ndarray) -> list[str]:
-        """What to call these images when they are written again: their relative path without suffix, or their number."""
+        """What to call these images when they are written again: their relative path without suffix, or their number.
+
+        Where several would have one name (a.png and a.jpg), all but the first get a number behind it.
+        """
         if self.keys is None:
             return [f"{i:06d}" for i in indices]
-        return [str(Path(self.keys[i]).with_suffix("")) for i in indices]
+        found: dict[str, None] = {}
+        for i in indices:
+            name = unlike = str(Path(self.keys[i]).with_suffix(""))
+            number = 2
+            while unlike in found:
+                unlike, number = f"{name}-{number}", number + 1
+            found[unlike] = None
+        return list(found)
 
 
 def make_dataset(name: str, images: np.ndarray, hashes: np.ndarray, labels: np.ndarray | None, classes: tuple[str, ...],

@@ -30,7 +30,8 @@ class Seen:
     """What was seen of one column."""
 
     def __init__(self, field: pa.Field, form: Form, wanted: Kind | None) -> None:
-        self.name, self.kind, self.wanted = field.name, field.type, wanted
+        self.name, self.kind = field.name, field.type
+        self.wanted: Kind | None = wanted
         self.csv = form.kind in ("csv", "tsv")
         self.rows = self.missing = 0
         self.markers: Counter[str] = Counter()

@@ -27,7 +27,7 @@ from latente.data.inference import Seen, inferred
 from latente.data.rules import broken
 from latente.data.table import TableOptions
 from latente.data.table_audit import TableAudit, describe, warnings
-from latente.data.table_sources import sniff, write_table
+from latente.data.table_sources import sniff
 from latente.rng import permutation
 from latente.spec import TableSpec
 
@@ -123,7 +123,7 @@ class TableDataset:
         rest = self.columns.draw(tokens, np.full((len(tokens), len(self.columns.learned)), 0.5))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.with_suffix(".csv").unlink(missing_ok=True)
-        write_table(path.with_suffix(".csv"), self.columns.table(tokens, rest), self.columns.form)
+        self.columns.write(path.with_suffix(".csv"), self.columns.table(tokens, rest))
 
     def save_assets(self, folder: str | Path) -> None:
         """Writes what the columns are, from which `TableOptions(columns=folder)` makes this dataset again."""

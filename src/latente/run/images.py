@@ -101,10 +101,14 @@ class ImageRun(Run):
         bits, errors = (np.stack([np.concatenate([pair[i].numpy() for pair in of]) for of in found]) for i in (0, 1))
         return bits, errors
 
+    @property
+    def reading(self) -> ImageOptions:
+        """How a source is read: at this run's size and colours."""
+        return ImageOptions(f"{self.spec.height}x{self.spec.width}", "grey" if self.spec.channels == 1 else "rgb")
+
     def open(self, source: Any) -> Dataset:
         """`source` read at this run's size and colours. Raises ValueError when a model that needs labels meets other classes."""
-        color = "grey" if self.spec.channels == 1 else "rgb"
-        data = open_source(source, ImageOptions(f"{self.spec.height}x{self.spec.width}", color))
+        data = open_source(source, self.reading)
         if getattr(self.model, "needs_label", False) and data.spec.classes != self.spec.classes:
             raise ValueError(
                 f"this run is conditional on the classes {', '.join(self.spec.classes)}; {data.name} has others"

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from latente.data.conditions import rules as parsed_rules
 from latente.data.rules import combinations, kept
 from latente.data.table import TableOptions
 from latente.data.table_dataset import TableDataset
-from latente.data.table_sources import sniff, write_table
+from latente.data.table_sources import sniff
 from latente.evaluation import tables
 from latente.evaluation.findings import Evaluation, Say, silent
 from latente.rng import key, keyed
@@ -67,7 +66,7 @@ class TableRun(Run):
         return self.frame(self.table(n, seed=seed, given=given))
 
     def made(self, n: int, *, seed: int = 0, **options: Any) -> dict[str, Any]:
-        return {"rows": self.table(n, seed=seed, **options)}
+        return {"rows": self.table(n, seed=seed, **options), "columns": self.columns}
 
     def table(self, n: int, *, seed: int = 0, given: Given = ()) -> pa.Table:
         """As `sample`, as an Arrow table."""
@@ -147,12 +146,6 @@ class TableRun(Run):
                 except (TypeError, ValueError):
                     continue  # whole numbers with gaps have no such type in pandas
         return frame
-
-    def write(self, path: str | Path, table: pa.Table) -> Path:
-        """Writes rows to a .csv or .tsv as the source is written, or to a .parquet, .arrow, .feather or .xlsx with their types. Raises
-        DataError when `path` exists or is none of these."""
-        written = Path(path).suffix in (".csv", ".tsv")
-        return write_table(path, table if written else self.columns.typed(table), self.columns.form)
 
     # ---- rows that are given ---------------------------------------------------------------------------------------------
 
