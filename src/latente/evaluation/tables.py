@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from latente.evaluation import copying
 from latente.evaluation.distances import Z
 from latente.evaluation.findings import Chart, Evaluation, Gallery, Say, silent
-from latente.evaluation.judge import FEWEST, Classifier, Judgement, Scorer, judged
+from latente.evaluation.judge import FEWEST, Classifier, Judgement, Scorer, auc, interval, judged, membership
 from latente.evaluation.scores import Answer, Score
-from latente.evaluation.table_quality import quality, shapes, trends
+from latente.evaluation.table_quality import associations, quality, shapes, trends
 from latente.rng import key
 
 MOST = 10_000  # rows of a kind that are measured
@@ -31,6 +32,34 @@ DIRECTIONS = 48  # numbers a category of more levels is compared by
 DRAWN = 60  # resamples of an interval
 SHOWN = 12  # columns drawn
 SIDE = 6  # rows of each kind shown side by side
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows as numbers: numbers and times as themselves, categories by the rank of their level, NaN where missing."""
+
+    values: np.ndarray
+    """(N,D) float64"""
+    names: tuple[str, ...]
+    categorical: tuple[bool, ...]
+    levels: tuple[tuple[str, ...], ...]
+    """of each category its levels by rank; () of a number"""
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def some(self, at: np.ndarray | slice) -> Rows:
+        return replace(self, values=self.values[at])
+
+    def cell(self, row: int, column: int) -> str:
+        """A cell in words."""
+        value = self.values[row, column]
+        if np.isnan(value):
+            return "(missing)"
+        if not self.categorical[column]:
+            return f"{value:.6g}" if abs(value) < 1e6 else f"{value:,.0f}"
+        levels = self.levels[column]
+        return levels[int(value)] if value < len(levels) else "(another)"
 
 
 @dataclass(frozen=True)
@@ -190,3 +219,246 @@ def _share(real: Rows, made: Rows) -> float:
         kinds = np.unique(there)
         shares.append(float(np.isin(kinds, new).mean()))
     return float(np.mean(shares)) if shares else 1.0
+
+
+def _marginals(made: Rows, test: Rows, columns: np.ndarray) -> list[Chart]:
+    """The columns that differ most, as lines over their values."""
+    charts = []
+    for c in np.argsort(np.nan_to_num(columns, nan=1.0))[:SHOWN]:
+        parts = {"samples": made.values[:, c], "real, held out": test.values[:, c]}
+        there = test.values[:, c][~np.isnan(test.values[:, c])]
+        if not len(there):
+            continue
+        if test.categorical[c]:
+            count = min(20, len(test.levels[c]) or 1)
+            lines = {
+                name: (np.arange(count), np.array([(v == k).mean() for k in range(count)])) for name, v in parts.items()
+            }
+            note = "Levels by falling frequency: " + ", ".join(
+                f"{k} {level}" for k, level in enumerate(test.levels[c][:count])
+            )
+            charts.append(Chart(test.names[c], note, "level", "share of rows", lines))
+            continue
+        at = np.unique(np.quantile(there, np.linspace(0, 1, 101)))
+        lines = {
+            name: (at, np.searchsorted(np.sort(v[~np.isnan(v)]), at, "right") / max(1, int((~np.isnan(v)).sum())))
+            for name, v in parts.items()
+        }
+        charts.append(
+            Chart(test.names[c], "The share of rows up to each value.", test.names[c], "share of rows", lines)
+        )
+    return charts
+
+
+def _together(made: Rows, test: Rows) -> list[Chart]:
+    """How much pairs of columns go together, in samples over in real rows: a line of pairs by falling strength."""
+    if len(test.names) < 2:
+        return []
+    at = np.triu_indices(len(test.names), 1)
+    real, new = (associations(part.values, part.categorical)[at] for part in (test, made))
+    order = np.argsort(-real)
+    place = np.arange(1, len(order) + 1)
+    strongest = ", ".join(f"{test.names[at[0][k]]} with {test.names[at[1][k]]}" for k in order[:3])
+    lines = {"samples": (place, new[order]), "real, held out": (place, real[order])}
+    note = f"From the strongest pair on ({strongest}): rank correlation of numbers, Cramer's V of all others."
+    return [Chart("What goes together", note, "pair of columns", "association, 0 to 1", lines)]
+
+
+# ---- use and likelihood ------------------------------------------------------------------------------------------------
+
+
+def _useful(samples: Rows, held: Held, test: Rows, seed: int) -> list[Score]:
+    """What a model trained on samples alone makes of real rows, beside one trained on as many real rows."""
+    assert held.target is not None
+    n = min(len(samples), len(held.train), USED)
+    random = np.random.default_rng(key(seed, "use"))
+    real = held.train.some(np.sort(random.permutation(len(held.train))[:n]))
+    if not held.train.categorical[held.target]:
+        return [_regressed(samples.some(slice(n)), real, test, held.target, seed)]
+    known = np.unique(held.train.values[:, held.target][~np.isnan(held.train.values[:, held.target])])
+    (value, f1, ranks), (usual, best, _) = (
+        _classified(part, test, held.target, known, seed) for part in (samples.some(slice(n)), real)
+    )
+    gap = usual - value
+    answer: Answer = "good" if gap <= 0.02 else "unsure" if gap <= 0.1 else "bad"
+    name = test.names[held.target]
+    words = f"trained on {n:,} samples, a model ranks {name} of real rows with an AUC of {value:.3f}; on as many real rows, {usual:.3f}"
+    if answer != "good":
+        words += ": add real rows to it, or train longer"
+    ci = interval(value, *ranks) if min(ranks) > 1 else None
+    return [
+        Score(
+            "tstr_auc",
+            value,
+            ci,
+            "higher",
+            "0.5 = no better than chance",
+            {"trained on real rows": usual},
+            words,
+            "useful",
+            answer,
+        ),
+        Score("tstr_macro_f1", f1, None, "higher", "mean over classes, 0 to 1", {"trained on real rows": best}),
+    ]
+
+
+def _classified(
+    train: Rows, test: Rows, target: int, known: np.ndarray, seed: int
+) -> tuple[float, float, tuple[int, int]]:
+    """AUC (mean of one against the rest), macro-F1, and how many rows the AUC is from."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.metrics import f1_score
+
+    inputs = [c for c in range(len(train.names)) if c != target]
+    given: Any = np.array([train.categorical[c] for c in inputs], bool)
+    (x, y), (u, v) = (_split(part, inputs, given, target) for part in (train, test))
+    if len(np.unique(y)) < 2 or len(np.unique(v)) < 2:
+        return 0.5, 0.0, (1, 1)
+    model: Any = HistGradientBoostingClassifier(categorical_features=given, random_state=seed % 2**31).fit(x, y)
+    chances = model.predict_proba(u)
+    areas, sizes = [], []
+    for code in known:
+        truth = v == code
+        if truth.any() and not truth.all():
+            mine = np.flatnonzero(model.classes_ == code)
+            score = chances[:, mine[0]] if len(mine) else np.zeros(len(u))
+            areas.append(auc(score, truth))
+            sizes.append((int((~truth).sum()), int(truth.sum())))
+    f1 = float(f1_score(v, model.classes_[chances.argmax(1)], average="macro"))
+    return float(np.mean(areas)) if areas else 0.5, f1, min(sizes, key=min) if sizes else (1, 1)
+
+
+def _split(part: Rows, inputs: Sequence[int], given: np.ndarray, target: int) -> tuple[np.ndarray, np.ndarray]:
+    there = ~np.isnan(part.values[:, target])
+    return _bounded(part.values[there][:, list(inputs)], given), part.values[there, target]
+
+
+def _regressed(samples: Rows, real: Rows, test: Rows, target: int, seed: int) -> Score:
+    from sklearn.ensemble import HistGradientBoostingRegressor
+    from sklearn.metrics import r2_score
+
+    inputs = [c for c in range(len(test.names)) if c != target]
+    given: Any = np.array([test.categorical[c] for c in inputs], bool)
+    u, v = _split(test, inputs, given, target)
+
+    def explained(part: Rows) -> float:
+        x, y = _split(part, inputs, given, target)
+        model: Any = HistGradientBoostingRegressor(categorical_features=given, random_state=seed % 2**31).fit(x, y)
+        return float(r2_score(v, model.predict(u)))
+
+    value, usual = explained(samples), explained(real)
+    gap = usual - value
+    answer: Answer = "good" if gap <= 0.05 else "unsure" if gap <= 0.2 else "bad"
+    words = f"trained on samples, a model explains {value:.0%} of {test.names[target]} of real rows; on as many real rows, {usual:.0%}"
+    return Score(
+        "tstr_r2",
+        value,
+        None,
+        "higher",
+        "share of variance explained",
+        {"trained on real rows": usual},
+        words,
+        "useful",
+        answer,
+    )
+
+
+def _likelihood(held: Held) -> list[Score]:
+    """Nats a test row costs, beside what independent columns cost; and whether the model knows its training rows."""
+    assert held.nats is not None
+    train, test = held.nats
+    half = Z * float(test.std(ddof=1)) / len(test) ** 0.5 if len(test) > 1 else 0.0
+    value = float(test.mean())
+    score = Score("nats_per_row", value, (value - half, value + half), "lower", "nats per row", {"training rows": float(train.mean())},
+                  f"a held-out row costs {value:.2f} nats, a training row {train.mean():.2f}", "predicts", None)  # fmt: skip
+    return [score, membership(train, test, "rows")]
+
+
+# ---- copies --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Points:
+    """Rows by what they are compared by, float32 (N,P)."""
+
+    array: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def points(self, part: slice) -> np.ndarray:
+        return self.array[part]
+
+    def some(self, at: np.ndarray) -> Points:
+        return Points(self.array[at])
+
+
+def compared(parts: Sequence[Rows], real: Rows) -> list[np.ndarray]:
+    """What rows are compared by, float32 (N,P) each: numbers as shares of `real` ones that are smaller, so from 0 to 1; levels by
+    directions at right angles (or nearly so, where there are many), the square of whose distance is 1; a missing cell is a level."""
+    columns: list[list[np.ndarray]] = [[] for _ in parts]
+    for c, discrete in enumerate(real.categorical):
+        there = np.sort(real.values[:, c][~np.isnan(real.values[:, c])])
+        for found, part in zip(columns, parts):
+            values = part.values[:, c]
+            missing = np.isnan(values)
+            if discrete:
+                found.append(
+                    _directions(np.where(missing, 0, values + 1).astype(np.int64), max(len(real.levels[c]), 1) + 2)
+                )
+                continue
+            share = (np.searchsorted(there, values, "left") + np.searchsorted(there, values, "right")) / (
+                2 * max(1, len(there))
+            )
+            found.append(np.where(missing, 0.5, share)[:, None])
+            found.append(missing[:, None] * 1.0)
+    return [np.concatenate(found, 1).astype(np.float32) for found in columns]
+
+
+def _directions(codes: np.ndarray, count: int) -> np.ndarray:
+    if count <= DIRECTIONS:
+        return np.eye(count)[np.minimum(codes, count - 1)] / np.sqrt(2)
+    signs = np.random.default_rng(key("directions", count)).choice([-1.0, 1.0], (count, DIRECTIONS))
+    return signs[np.minimum(codes, count - 1)] / np.sqrt(2 * DIRECTIONS)
+
+
+def _copied(samples: Rows, held: Held, seed: int) -> tuple[list[Score], Gallery]:
+    random = np.random.default_rng(key(seed, "pool"))
+    train = (
+        held.train.some(np.sort(random.permutation(len(held.train))[:POOL])) if len(held.train) > POOL else held.train
+    )
+    made, known, other = compared((samples, train, held.test), train)
+    marks = _marks(train)
+    counts: dict[bytes, int] = {}
+    for mark in marks:
+        counts[mark] = counts.get(mark, 0) + 1
+    exact = np.array([mark in counts for mark in _marks(samples)])
+    among = sum(count for count in counts.values() if count > 1)
+    if not len(held.test):
+        raise ValueError("there are no held-out rows to compare with: train with --test above 0")
+    scores, found = copying.tested(made, Points(known), Points(other), exact, among, seed, "rows")
+    order = found.suspicious
+    rows = [
+        ("sample", [_line(samples, i, train, int(found.which[i])) for i in order]),
+        ("nearest training row", [_line(train, int(found.which[i]), samples, i) for i in order]),
+    ]
+    captions = ["equal" if found.exact[i] else f"{found.to_train[i]:.3f} / {found.to_test[i]:.3f}" for i in order]
+    note = (
+        "The samples that lie much nearer to a training row than to any held out; cells that differ stand in [brackets]. Under each: its \
+distance from the one / from the nearest held-out row."
+    )
+    return scores, Gallery("Most like a copy", note, rows, paired=True, captions=captions)
+
+
+def _marks(rows: Rows) -> list[bytes]:
+    return [row.tobytes() for row in np.ascontiguousarray(np.nan_to_num(rows.values, nan=-1e300))]
+
+
+def _line(rows: Rows, at: int, other: Rows | None = None, beside: int = 0) -> str:
+    """A row, cell by cell; what differs from another in brackets."""
+    cells = []
+    for c, name in enumerate(rows.names):
+        text = rows.cell(at, c)
+        same = other is None or text == other.cell(beside, c)
+        cells.append(f"{name}: {text}" if same else f"{name}: [{text}]")
+    return "\n".join(cells)
