@@ -172,6 +172,12 @@ class Column:
 
     def values(self, array: pa.Array) -> pa.Array:
         """Written numbers as int64 or float64, written times as timestamps, what is written for a missing value as null."""
+        if (
+            self.kind == "boolean"
+            and self.type == "string"
+            and {level.lower() for level in self.levels} <= {"true", "false"}
+        ):
+            return pc.equal(pc.utf8_lower(as_levels(array, self.marker)), "true")
         if self.scale is None or not self.scale.written:
             return array if self.marker is None else as_levels(array, self.marker)
         keys, there, odd = self.scale.counted(array)
@@ -211,14 +217,20 @@ class Column:
         except ValueError as error:
             raise DataError(f"{condition}: {error}; {self.name} is a {self.kind}") from None
 
+    def _level(self, value: str) -> str:
+        """A level as the source writes it: of a boolean, true is True."""
+        alike = [level for level in self.levels if level.lower() == value.lower()] if self.kind == "boolean" else []
+        return alike[0] if alike else value
+
     def _allowed_levels(self, condition: Condition) -> list[np.ndarray]:
         sizes = self.sizes
         if condition.operator not in ("=", "!="):
             raise DataError(f"{condition}: {self.name} is a {self.kind}: only = and != are for it")
-        if condition.value not in self.levels:
+        value = self._level(condition.value)
+        if value not in self.levels:
             shown = ", ".join(self.levels[:12]) + (", ..." if len(self.levels) > 12 else "")
             raise DataError(f"{condition}: {self.name} has no such level that is sampled; there are {shown}")
-        rank = self.levels.index(condition.value)
+        rank = self.levels.index(value)
         tokens = self.tokens(np.array([rank]), np.ones(1, bool), np.zeros(1, bool))[0][0]
         masks = [np.arange(size) == token for size, token in zip(sizes, tokens)]
         if condition.operator == "=":
@@ -252,7 +264,7 @@ class Column:
         if condition.value == "":
             missing = np.asarray(levels.is_null())
             return missing if condition.operator == "=" else ~missing
-        same = np.asarray(pc.fill_null(pc.equal(levels, condition.value), False))
+        same = np.asarray(pc.fill_null(pc.equal(levels, self._level(condition.value)), False))
         return same if condition.operator == "=" else ~same
 
     def anew(self, n: int, start: int, random: np.random.Generator) -> pa.Array:
