@@ -85,6 +85,14 @@ def test_your_own_text(tmp_path):
     assert (tmp_path / "my-writer" / "weights.safetensors").exists()
 
 
+def test_your_own_table(tmp_path):
+    from sklearn.datasets import load_diabetes
+
+    load_diabetes(as_frame=True, scaled=False).frame.to_csv(tmp_path / "my-table.csv", index=False)
+    follow("Your own table", tmp_path)
+    assert (tmp_path / "made.csv").read_text().count("\n") == 1001
+
+
 def test_python(tmp_path):
     follow("Python", tmp_path)
     assert (tmp_path / "digits-run" / "weights.safetensors").exists()
