@@ -39,7 +39,7 @@ class Config:
     dropout: float = 0.0
     """share of a block's inner numbers that are left out while training"""
     sorted: float = 0.5
-    """share of training rows whose columns come in the order of the table, which is also the order of sampling"""
+    """share of training rows whose columns come by their number of levels, which is also the order of sampling"""
 
     @classmethod
     def preset(cls, size: Size, spec: TableSpec) -> Config:
@@ -65,6 +65,7 @@ class Block(nn.Module):
 class Model(nn.Module):
     starts: Tensor
     owners: Tensor
+    places: Tensor
     accepts = (TableSpec,)
     phases = (Phase("main"),)
     recipe = Recipe(batch_size=256, learning_rate=3e-3, muon_learning_rate=0.02, ema=0.99, weight_decay=0.3)
@@ -76,6 +77,8 @@ class Model(nn.Module):
         sizes = spec.fields
         self.register_buffer("starts", torch.tensor([0, *sizes]).cumsum(0)[:-1], persistent=False)
         self.register_buffer("owners", torch.tensor(spec.owners), persistent=False)
+        small_first = torch.tensor([size[0] for size in spec.sizes]).argsort(stable=True).argsort()
+        self.register_buffer("places", small_first / len(spec.columns), persistent=False)
         self.embedding = nn.Embedding(sum(sizes), config.width)
         self.asked = nn.Embedding(len(sizes), config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
@@ -90,10 +93,9 @@ class Model(nn.Module):
 
     def noise(self, n: int, phase: str, generator: torch.Generator) -> Batch:
         """The place of each column in the order of each row, {"places": (n, columns)}."""
-        columns = len(self.spec.columns)
-        places = torch.rand(n, columns, generator=generator)
+        places = torch.rand(n, len(self.spec.columns), generator=generator)
         straight = torch.rand(n, 1, generator=generator) < self.config.sorted
-        return {"places": torch.where(straight, torch.arange(columns) / columns, places)}
+        return {"places": torch.where(straight, self.places.cpu(), places)}
 
     def forward(self, batch: Batch, phase: str, progress: float) -> Losses:
         """Cross-entropy of every field given those before it in the order of its row, in nats per row."""
@@ -107,10 +109,9 @@ class Model(nn.Module):
         order = torch.arange(len(self.owners), device=tokens.device)
         same = (self.owners == self.owners[:, None]) & (order < order[:, None])  # earlier fields of the column itself
         known = (at[:, None, :] < at[:, :, None]) | same  # (B, asked, known)
-        x = self.hidden(torch.bmm(known.to(embedded.dtype), embedded) + self.asked.weight)
-        return torch.stack(
-            [F.cross_entropy(self.head(x[:, f], f), tokens[:, f], reduction="none") for f in range(tokens.shape[1])], 1
-        )
+        x = self.hidden(torch.bmm(known.to(embedded.dtype), embedded) + self.asked.weight).transpose(0, 1).contiguous()
+        each = [F.cross_entropy(self.head(x[f], f), tokens[:, f], reduction="none") for f in range(tokens.shape[1])]
+        return torch.stack(each, 1)
 
     def hidden(self, x: Tensor) -> Tensor:
         for block in self.blocks:
@@ -147,42 +148,65 @@ class Model(nn.Module):
     ) -> Batch:
         """As `sample`, for rows (n,F) of which the fields that are `known` (n,F) bool stay as they are."""
         allowed, owners = allowed or {}, self.spec.owners
-        state = torch.bmm(known[:, None].to(self.embedding.weight.dtype), self.embedding(tokens + self.starts))[:, 0]
-        weight, drawn, free = torch.zeros(len(tokens), device=tokens.device), list(tokens.unbind(1)), False
+        n, rows = len(tokens), torch.arange(len(tokens), device=tokens.device)
+        states, of = self._begun(tokens, known)
+        weight, drawn, free = torch.zeros(n, device=tokens.device), list(tokens.unbind(1)), False
         for field in self._order(allowed):
-            open_ = ~known[:, field]
-            uniform = torch.rand(len(tokens), 1, generator=generator).to(tokens.device)
-            logits = self.head(self.hidden(state + self.asked.weight[field]), field)
+            open_, size = ~known[:, field], self.spec.fields[field]
+            uniform = torch.rand(n, generator=generator, dtype=torch.float64).to(tokens.device)
+            logits = self.head(self.hidden(states + self.asked.weight[field]), field)
             if field in allowed:
                 kept = logits.masked_fill(~allowed[field].to(tokens.device), -math.inf)
                 if free:  # what was drawn before is not the same in all rows
-                    weight = weight + torch.where(open_, kept.logsumexp(1) - logits.logsumexp(1), 0.0)
+                    rarer = kept.logsumexp(1) - logits.logsumexp(1)
+                    weight = weight + torch.where(open_, rarer[of], 0.0)
                 free, logits = free or int(allowed[field].sum()) > 1, kept
             elif not field or owners[field - 1] != owners[field]:
                 logits[:, list(self.spec.never[owners[field]])] = -math.inf
-            up_to = logits.softmax(1).cumsum(1)
-            token = (up_to < uniform * up_to[:, -1:]).sum(1).clamp(max=logits.shape[1] - 1)
+            token = _drawn(logits, uniform, of)
             drawn[field] = torch.where(open_, token, drawn[field])
-            state = state + self.embedding.weight[token + self.starts[field]] * open_[:, None]
+            embedded = self.embedding.weight[int(self.starts[field]) :]
+            if len(states) < n:
+                pairs, merged = (of * size + token).unique(return_inverse=True)
+                if len(pairs) <= n // 2:
+                    states, of = states[pairs // size] + embedded[pairs % size], merged
+                    continue
+            states, of = states[of] + embedded[token] * open_[:, None], rows
         return {"tokens": torch.stack(drawn, 1), "log_weight": weight}
 
+    def _begun(self, tokens: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """What is known of the rows at first, summed: different states (G,C), and which of them each row has (n,). Rows that begin
+        alike are worked on once until they part, which is most of the work where columns have few levels."""
+        if not known.any():
+            return torch.zeros(1, self.config.width, device=tokens.device), torch.zeros_like(tokens[:, 0])
+        embedded = self.embedding(tokens + self.starts)
+        return torch.bmm(known[:, None].to(embedded.dtype), embedded)[:, 0], torch.arange(
+            len(tokens), device=tokens.device
+        )
+
     def _order(self, allowed: Mapping[int, Tensor]) -> list[int]:
-        """Fields in the order of drawing: columns with one token that may be, columns with several, all others."""
-        owners = self.spec.owners
-        rank = {}
+        """Fields in the order of drawing: columns with one token that may be, columns with several, all others by their size."""
+        owners, places = self.spec.owners, self.places.tolist()
+        rank: dict[int, int] = {}
         for field, tokens in allowed.items():
             rank[owners[field]] = max(rank.get(owners[field], 0), 1 if int(tokens.sum()) == 1 else 2)
-        return sorted(range(len(owners)), key=lambda field: (rank.get(owners[field], 3), field))
+        return sorted(range(len(owners)), key=lambda field: (rank.get(owners[field], 3), places[owners[field]], field))
 
     def chances(self, tokens: Tensor, known: Tensor, field: int) -> Tensor:
         """Log-probabilities of the tokens of a field given those that are `known` (n,F) bool: (n, size of the field)."""
-        state = torch.bmm(known[:, None].to(self.embedding.weight.dtype), self.embedding(tokens + self.starts))[:, 0]
-        return self.head(self.hidden(state + self.asked.weight[field]), field).log_softmax(1)
+        states, of = self._begun(tokens, known)
+        return self.head(self.hidden(states + self.asked.weight[field]), field).log_softmax(1)[of]
 
     def log_prob(self, batch: Batch) -> Tensor:
-        """Log-probability in nats of each row, its columns in the order of the table, (B,)."""
-        columns = len(self.spec.columns)
-        places = batch.get(
-            "places", torch.arange(columns, device=batch["tokens"].device).expand(len(batch["tokens"]), -1)
-        )
+        """Log-probability in nats of each row, its columns in their own order, or at the "places" (B, columns) of the batch, (B,)."""
+        places = batch.get("places", self.places.expand(len(batch["tokens"]), -1))
         return -self.nats(batch["tokens"], places).sum(1)
+
+
+def _drawn(logits: Tensor, uniform: Tensor, of: Tensor) -> Tensor:
+    """A token (n,) for each row from the distribution `of` (n,) those in `logits` (G,V), by `uniform` numbers (n,) float64: all ladders of
+    cumulated probabilities stand on top of each other, and a row looks for its place in its own."""
+    up_to = logits.softmax(1).double().cumsum(1)
+    ladder = up_to / up_to[:, -1:] + torch.arange(len(logits), device=logits.device)[:, None]
+    place = torch.searchsorted(ladder.flatten(), uniform + of, right=True)
+    return (place - of * logits.shape[1]).clamp(0, logits.shape[1] - 1)

@@ -28,7 +28,11 @@ from latente.run.base import ASSETS, Run, positive
 if TYPE_CHECKING:
     import pandas as pd
 
-ROWS = 2_048  # rows are drawn in chunks of this many, each from its own keys
+MOST, FEWEST, FIELDS = (
+    8_192,
+    256,
+    1 << 17,
+)  # rows are drawn in chunks, each from its own keys: so many, or of so many fields in all
 IDLE = 200  # chunks without a row that is kept, after which no more are tried
 LIKELY = 10_000  # rows of a split whose likelihood is measured
 
@@ -54,6 +58,11 @@ class TableRun(Run):
         data = self.reopened()
         table = data.table(data.splits["train"])
         return [(rule, set(combinations(rule, table)) if rule.kind == "known" else None) for rule in rules]
+
+    @property
+    def chunk(self) -> int:
+        """Rows that are drawn at once. It decides what is drawn."""
+        return max(FEWEST, min(MOST, FIELDS // len(self.spec.fields)))
 
     # ---- new rows -----------------------------------------------------------------------------------------------------
 
@@ -85,24 +94,25 @@ class TableRun(Run):
             made = self._ruled(made, met)
             idle = 0 if len(made) else idle + 1
             if idle == IDLE:
-                raise ValueError(self._rare(rows, (chunk + 1) * ROWS, asked))
+                raise ValueError(self._rare(rows, (chunk + 1) * self.chunk, asked))
             parts.append(made)
             rows, chunk = rows + len(made), chunk + 1
         return pa.concat_tables(parts).slice(0, n).combine_chunks()
 
     def _chunk(self, seed: int, chunk: int, allowed: dict[int, torch.Tensor]) -> pa.Table:
         """The rows of one chunk that are kept by chance, which is what makes those under conditions right."""
+        size = self.chunk
         with torch.inference_mode():
             drawn = self.model.sample(
-                ROWS, generator=keyed(seed, "sample", chunk), **({"allowed": allowed} if allowed else {})
+                size, generator=keyed(seed, "sample", chunk), **({"allowed": allowed} if allowed else {})
             )
         tokens = drawn["tokens"].numpy()
         random = np.random.default_rng(key(seed, "rows", chunk))
-        rest = self.columns.draw(tokens, random.random((ROWS, len(self.columns.learned))))
-        made = self.columns.table(tokens, rest, chunk * ROWS, key(seed, "identifiers"))
+        rest = self.columns.draw(tokens, random.random((size, len(self.columns.learned))))
+        made = self.columns.table(tokens, rest, chunk * size, key(seed, "identifiers"))
         if allowed:
             chance = torch.exp(drawn["log_weight"]).numpy()
-            made = made.filter(pa.array(random.random(ROWS) < chance))
+            made = made.filter(pa.array(random.random(size) < chance))
         return made
 
     def _allowed(self, asked: Sequence[Condition]) -> dict[int, torch.Tensor]:
@@ -187,8 +197,8 @@ class TableRun(Run):
         self.require("fill")
         table = self.read(source)
         parts = []
-        for chunk, start in enumerate(range(0, len(table), ROWS)):
-            part = table.slice(start, ROWS)
+        for chunk, start in enumerate(range(0, len(table), self.chunk)):
+            part = table.slice(start, self.chunk)
             tokens, rest, _, known = self._known(part)
             with torch.inference_mode():
                 drawn = self.model.fill(
@@ -217,8 +227,8 @@ class TableRun(Run):
         known[:, field] = False
         parts = []
         with torch.inference_mode():
-            for start in range(0, len(tokens), ROWS):
-                pair = (torch.from_numpy(part[start : start + ROWS]) for part in (tokens, known))
+            for start in range(0, len(tokens), self.chunk):
+                pair = (torch.from_numpy(part[start : start + self.chunk]) for part in (tokens, known))
                 parts.append(self.model.chances(*pair, field).exp().numpy())
         chances = np.concatenate(parts) if parts else np.zeros((0, column.sizes[0]))
         chances[:, list(column.never)] = 0
@@ -250,8 +260,8 @@ class TableRun(Run):
         """-ln p of each row of tokens (n,F); columns in a random order where one is named."""
         parts, bounded = [np.zeros(0)], hasattr(self.model, "posterior")
         with torch.inference_mode():
-            for start in range(0, len(tokens), ROWS):
-                batch = {"tokens": torch.from_numpy(tokens[start : start + ROWS].astype(np.int64))}
+            for start in range(0, len(tokens), self.chunk):
+                batch = {"tokens": torch.from_numpy(tokens[start : start + self.chunk].astype(np.int64))}
                 if order is not None:
                     places = torch.rand(len(self.spec.columns), generator=keyed(seed, "order", order))
                     batch["places"] = places.expand(len(batch["tokens"]), -1)
