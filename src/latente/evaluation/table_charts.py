@@ -1,4 +1,17 @@
-def _marginals(made: Rows, test: Rows, columns: np.ndarray) -> list[Chart]:
+"""Drawings of columns and of what goes together, samples beside real rows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from latente.evaluation.findings import Chart
+from latente.evaluation.table_quality import associations
+from latente.evaluation.table_rows import Rows
+
+SHOWN = 12  # columns drawn
+
+
+def marginals(made: Rows, test: Rows, columns: np.ndarray) -> list[Chart]:
     """The columns that differ most, as lines over their values."""
     charts = []
     for c in np.argsort(np.nan_to_num(columns, nan=1.0))[:SHOWN]:
@@ -27,7 +40,7 @@ def _marginals(made: Rows, test: Rows, columns: np.ndarray) -> list[Chart]:
     return charts
 
 
-def _together(made: Rows, test: Rows) -> list[Chart]:
+def together(made: Rows, test: Rows) -> list[Chart]:
     """How much pairs of columns go together, in samples over in real rows: a line of pairs by falling strength."""
     if len(test.names) < 2:
         return []

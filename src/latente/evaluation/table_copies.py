@@ -1,4 +1,27 @@
-# ---- copies --------------------------------------------------------------------------------------------------------------
+"""Were training rows copied? The tests of `copying`, for rows of numbers and categories.
+
+    rows --compared by--> numbers: how many training rows are smaller, 0 to 1; categories: alike 0, unlike 1; missing: a state of its own
+
+Equal rows that are no copies occur in any table of few values, so every test has that of real rows beside it. N rows, P numbers a row
+is compared by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from latente.evaluation import copying
+from latente.evaluation.findings import Gallery
+from latente.evaluation.scores import Score
+from latente.evaluation.table_rows import Rows, identities
+from latente.rng import key
+
+POOL = 200_000  # training rows, at most, that copies are looked for among
+NUMBERS = 100_000_000  # that training rows are compared by, at most, all in all
+DIRECTIONS = 48  # numbers a category of more levels is compared by
 
 
 @dataclass(frozen=True)
@@ -46,39 +69,39 @@ def _directions(codes: np.ndarray, count: int) -> np.ndarray:
     return signs[np.minimum(codes, count - 1)] / np.sqrt(2 * DIRECTIONS)
 
 
-def _copied(samples: Rows, held: Held, seed: int) -> tuple[list[Score], Gallery]:
-    random = np.random.default_rng(key(seed, "pool"))
-    train = (
-        held.train.some(np.sort(random.permutation(len(held.train))[:POOL])) if len(held.train) > POOL else held.train
-    )
-    made, known, other = compared((samples, train, held.test), train)
-    marks = _marks(train)
-    counts: dict[bytes, int] = {}
-    for mark in marks:
-        counts[mark] = counts.get(mark, 0) + 1
-    exact = np.array([mark in counts for mark in _marks(samples)])
-    among = sum(count for count in counts.values() if count > 1)
-    if not len(held.test):
+def copied(samples: Rows, train: Rows, test: Rows, seed: int) -> tuple[list[Score], Gallery, int]:
+    """The tests, the samples most like a copy beside what they are nearest to, and how many training rows were looked at."""
+    if not len(test):
         raise ValueError("there are no held-out rows to compare with: train with --test above 0")
-    scores, found = copying.tested(made, Points(known), Points(other), exact, among, seed, "rows")
+    random = np.random.default_rng(key(seed, "pool"))
+    most = min(
+        POOL,
+        NUMBERS // sum(2 if not d else min(len(n) + 2, DIRECTIONS) for d, n in zip(train.categorical, train.levels)),
+    )
+    if len(train) > most:
+        train = train.some(np.sort(random.permutation(len(train))[:most]))
+    made, known, other = compared((samples, train, test), train)
+    which, there, held = identities(samples, train, test)
+    _, place, count = np.unique(there, return_inverse=True, return_counts=True)
+    # Of rows that occur often most are in the training split: each counts once where it is asked to which split samples lie nearer.
+    once = Points(known[np.unique(there, return_index=True)[1]]), Points(other[np.unique(held, return_index=True)[1]])
+    scores, found = copying.tested(
+        made, Points(known), Points(other), np.isin(which, there), int((count[place] > 1).sum()), seed, "rows", once
+    )
     order = found.suspicious
     rows = [
-        ("sample", [_line(samples, i, train, int(found.which[i])) for i in order]),
-        ("nearest training row", [_line(train, int(found.which[i]), samples, i) for i in order]),
+        ("sample", [line(samples, i, train, int(found.which[i])) for i in order]),
+        ("nearest training row", [line(train, int(found.which[i]), samples, i) for i in order]),
     ]
     captions = ["equal" if found.exact[i] else f"{found.to_train[i]:.3f} / {found.to_test[i]:.3f}" for i in order]
     note = (
-        "The samples that lie much nearer to a training row than to any held out; cells that differ stand in [brackets]. Under each: its \
-distance from the one / from the nearest held-out row."
+        "The samples that lie much nearer to a training row than to any held out; cells that differ stand in [brackets]. Under each: its "
+        "distance from the one / from the nearest held-out row."
     )
-    return scores, Gallery("Most like a copy", note, rows, paired=True, captions=captions)
+    return scores, Gallery("Most like a copy", note, rows, paired=True, captions=captions), len(train)
 
 
-def _marks(rows: Rows) -> list[bytes]:
-    return [row.tobytes() for row in np.ascontiguousarray(np.nan_to_num(rows.values, nan=-1e300))]
-
-
-def _line(rows: Rows, at: int, other: Rows | None = None, beside: int = 0) -> str:
+def line(rows: Rows, at: int, other: Rows | None = None, beside: int = 0) -> str:
     """A row, cell by cell; what differs from another in brackets."""
     cells = []
     for c, name in enumerate(rows.names):

@@ -9,62 +9,31 @@ N rows, D columns.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
+from latente.evaluation import distances, table_copies, table_use
+from latente.evaluation.copying import more_than
 from latente.evaluation.distances import Z
 from latente.evaluation.findings import Chart, Evaluation, Gallery, Say, silent
-from latente.evaluation.judge import FEWEST, Classifier, Judgement, Scorer, judged
+from latente.evaluation.judge import FEWEST, Classifier, Judgement, judged
 from latente.evaluation.scores import Answer, Score
+from latente.evaluation.table_charts import marginals, together
+from latente.evaluation.table_copies import compared, line
 from latente.evaluation.table_quality import quality, shapes, trends
+from latente.evaluation.table_rows import MOST, Held, Rows, identities
+from latente.evaluation.table_trees import boosted_trees
 from latente.rng import key
 
-MOST = 10_000  # rows of a kind that are measured
-COPIES = 4_000  # of these, looked up among all training rows
-POOL = 200_000  # training rows, at most, that copies are looked for among
-USED = 20_000  # rows a model learns from to find out what samples are worth
-GLANCED = 2_000
-DIRECTIONS = 48  # numbers a category of more levels is compared by
-DRAWN = 60  # resamples of an interval
-SHOWN = 12  # columns drawn
+__all__ = ["CLASSIFIERS", "Held", "Rows", "boosted_trees", "evaluated", "glance", "wanted", "with_nats"]
+
+COPIES = 4_000  # samples looked up among all training rows
+REACHED = 3_000  # rows of a kind whose neighbours are looked up
+DRAWN = 12  # resamples of an interval
+ALPHA = 0.01
 SIDE = 6  # rows of each kind shown side by side
-
-
-@dataclass(frozen=True)
-class Held:
-    """The real rows an evaluation needs. `nats` are -ln p of the first rows of the train and test splits, where the model has a
-    likelihood."""
-
-    train: Rows
-    test: Rows
-    fresh: Rows
-    target: int | None = None
-    """the column whose prediction says how useful samples are"""
-    nats: tuple[np.ndarray, np.ndarray] | None = None
-
-    @property
-    def n(self) -> int:
-        """How many samples and real rows of each kind are compared."""
-        return min(len(self.test), len(self.fresh), MOST)
-
-
-def boosted_trees(rows: np.ndarray, fake: np.ndarray, seed: int, categorical: Sequence[bool] = ()) -> Scorer:
-    """Learns which rows of floats (N,D) are fake, (N,) bool: gradient-boosted trees (Friedman 2001), which need no scaling and take
-    missing values as they are. Ranks of levels beyond 254 count as one level."""
-    from sklearn.ensemble import HistGradientBoostingClassifier
-
-    given: Any = np.array(categorical or [False] * rows.shape[1], bool)
-    model = HistGradientBoostingClassifier(categorical_features=given, random_state=seed % 2**31)
-    model.fit(_bounded(rows, given), fake)
-    return lambda part: model.decision_function(_bounded(part, given))
-
-
-def _bounded(rows: np.ndarray, categorical: np.ndarray) -> np.ndarray:
-    return np.where(categorical, np.minimum(rows, 253), rows)
-
 
 CLASSIFIERS: dict[str, Classifier] = {"gradient boosting": boosted_trees}
 
@@ -75,7 +44,7 @@ def classifiers(rows: Rows) -> dict[str, Classifier]:
 
 def wanted(held: Held) -> int:
     """How many samples `evaluated` makes use of."""
-    useful = min(len(held.train), USED) if held.target is not None else 0
+    useful = min(len(held.train), table_use.USED) if held.target is not None else 0
     return max(held.n, min(len(held.train), COPIES), useful)
 
 
@@ -100,7 +69,7 @@ def evaluated(samples: Rows, held: Held, seed: int = 0, say: Say = silent) -> Ev
     charts: list[Chart] = []
     notes: list[str] = []
     if held.nats is not None:
-        scores += _likelihood(held)
+        scores += table_use.likelihood(held)
     if n >= FEWEST:
         part = samples.some(slice(n))
         say("a judge learns to tell samples from real rows")
@@ -111,20 +80,25 @@ def evaluated(samples: Rows, held: Held, seed: int = 0, say: Say = silent) -> Ev
         found, alike = _alike(part, test, fresh, seed)
         scores += found
         charts += alike
+        scores += _varied(part, test, fresh, held)
         if held.target is not None:
             say("a model is trained on samples and tried on real rows")
-            scores += _useful(samples, held, test, seed)
+            scores += table_use.useful(samples, held, test, seed)
     else:
         notes.append(
             f"{n} held-out rows are too few to judge samples by: at least {FEWEST} are needed, a thousand are better"
         )
+    if min(len(held.test), len(held.fresh)) > MOST:
+        notes.append(
+            f"of {len(held.test):,} test rows and {len(held.fresh):,} validation rows, {MOST:,} each were compared"
+        )
     say("looking for copies of training rows")
-    found, pairs = _copied(samples.some(slice(COPIES)), held, seed)
-    if len(held.train) > POOL:
-        notes.append(f"copies were looked for among {POOL:,} of {len(held.train):,} training rows")
+    found, pairs, looked = table_copies.copied(samples.some(slice(COPIES)), held.train, held.test, seed)
+    if looked < len(held.train):
+        notes.append(f"copies were looked for among {looked:,} of {len(held.train):,} training rows")
     beside = Gallery("Samples beside real rows", "Neither was chosen: they are the first ones.", [
-        ("real, held out", [_line(held.test, i) for i in range(min(SIDE, len(held.test)))]),
-        ("samples", [_line(samples, i) for i in range(min(SIDE, len(samples)))]),
+        ("real, held out", [line(held.test, i) for i in range(min(SIDE, len(held.test)))]),
+        ("samples", [line(samples, i) for i in range(min(SIDE, len(samples)))]),
     ])  # fmt: skip
     made = {"samples": len(samples), "compared": n, "seed": seed}
     return Evaluation([*scores, *found], [beside, pairs], charts, notes, made)
@@ -136,34 +110,81 @@ def evaluated(samples: Rows, held: Held, seed: int = 0, say: Say = silent) -> Ev
 def _alike(made: Rows, test: Rows, fresh: Rows, seed: int) -> tuple[list[Score], list[Chart]]:
     kinds, names = test.categorical, test.names
     a, b, c = test.values, fresh.values, made.values
-    random = np.random.default_rng(key(seed, "quality"))
     value, usual = quality(a, c, kinds), quality(a, b, kinds)
-    half = Z * float(np.std([_resampled(a, c, kinds, random) for _ in range(DRAWN // 6)]))
+    half, slack = _noise(a, b, c, kinds, seed)
     columns, pairs = shapes(a, c, kinds), trends(a, c, kinds)
-    # Of columns alone: the bins of pairs reach to the extremes, which are others in every draw.
-    gap = float(np.nanmean(shapes(a, b, kinds)) - np.nanmean(columns))
+    gap = usual - slack - value  # what chance does not explain
     answer: Answer = "good" if gap <= 0.02 else "unsure" if gap <= 0.08 else "bad"
     words = f"columns and pairs of columns are {value:.1%} alike; other real rows: {usual:.1%}"
-    worst = int(np.nanargmin(columns))
-    if answer != "good":
-        words += f"; worst: {names[worst]} ({columns[worst]:.0%}); train longer, or a larger size"
-    scores = [Score("quality", value, (value - half, min(1.0, value + half)), "higher", "SDMetrics' quality score, 0 to 1",
-                    {"real against real": usual}, words, "faithful", answer)]  # fmt: skip
-    words = f"the column that differs most is {names[worst]}: {columns[worst]:.1%} alike"
-    scores.append(Score("worst_column", float(columns[worst]), None, "higher", "how alike its values are, 0 to 1",
-                        {"real against real": float(shapes(a, b, kinds)[worst])}, words))  # fmt: skip
+    scores, weakest = [], []
+    if not np.isnan(columns).all():
+        worst = int(np.nanargmin(columns))
+        weakest.append(f"{names[worst]} ({columns[worst]:.0%})")
+        scores.append(Score("worst_column", float(columns[worst]), None, "higher", "how alike its values are, 0 to 1",
+                            {"real against real": float(shapes(a, b, kinds)[worst])},
+                            f"the column that differs most is {names[worst]}: {columns[worst]:.1%} alike"))  # fmt: skip
     if not np.isnan(pairs).all():
         i, j = np.unravel_index(int(np.nanargmin(pairs)), pairs.shape)
-        words = f"the pair that differs most is {names[i]} and {names[j]}: {pairs[i, j]:.1%} alike"
+        weakest.append(f"{names[i]} with {names[j]} ({pairs[i, j]:.0%})")
         scores.append(Score("worst_pair", float(pairs[i, j]), None, "higher", "how alike both together are, 0 to 1",
-                            {"real against real": float(trends(a, b, kinds)[i, j])}, words))  # fmt: skip
-    scores.append(_covered(made, test, fresh))
-    return scores, [*_marginals(made, test, columns), *_together(made, test)]
+                            {"real against real": float(trends(a, b, kinds)[i, j])},
+                            f"the pair that differs most is {names[i]} and {names[j]}: {pairs[i, j]:.1%} alike"))  # fmt: skip
+    if answer != "good":
+        words += f"; worst: {' and '.join(weakest)}; train longer, or a larger size"
+    first = Score("quality", value, (value - half, min(1.0, value + half)), "higher", "SDMetrics' quality score, 0 to 1",
+                  {"real against real": usual}, words, "faithful", answer)  # fmt: skip
+    return [first, *scores], [*marginals(made, test, columns), *together(made, test)]
 
 
-def _resampled(a: np.ndarray, c: np.ndarray, kinds: Sequence[bool], random: np.random.Generator) -> float:
-    """Quality with other rows of each side, as chance could have had it."""
-    return quality(a, c[random.integers(len(c), size=len(c))], kinds)
+def _noise(a: np.ndarray, b: np.ndarray, c: np.ndarray, kinds: Sequence[bool], seed: int) -> tuple[float, float]:
+    """What chance does to quality: half of the 95 % interval of `c` against `a`, for other samples; and how far, 95 times of 100, the
+    quality of real rows is from their quality in another draw: that of halves of all real rows."""
+    random = np.random.default_rng(key(seed, "quality"))
+    drawn = [quality(a, c[random.integers(len(c), size=len(c))], kinds) for _ in range(DRAWN)]
+    real = np.concatenate([a, b])
+    halves = [np.split(real[random.permutation(len(real))], [len(a)]) for _ in range(DRAWN)]
+    return Z * float(np.std(drawn, ddof=1)), Z * float(
+        np.std([quality(one, other, kinds) for one, other in halves], ddof=1)
+    )
+
+
+def _varied(made: Rows, test: Rows, fresh: Rows, held: Held) -> list[Score]:
+    """How much of what real rows do do samples reach, by their neighbours, by the values of each column, and by repeats."""
+    n = min(len(made), REACHED)
+    parts = compared([part.some(slice(n)) for part in (test, fresh, made)], test)
+    a, b, c = (
+        np.round(256 * part).astype(np.float64) for part in parts
+    )  # whole: rows at no distance are at exactly none
+    (precision, recall), (full, whole) = distances.coverage(a, c), distances.coverage(a, b)
+    share = recall / max(whole, 1e-9)
+    answer: Answer = "good" if share >= 0.85 else "unsure" if share >= 0.5 else "bad"
+    words = f"samples reach {recall:.0%} of real rows, where as many real ones reach {whole:.0%}"
+    if answer != "good":
+        words += ": some kinds of row are missing; train longer, or a larger size"
+    kind = "real against real"
+    return [
+        Score("precision", precision, distances.share_interval(precision, n), "higher", "share of samples that lie among real rows",
+              {kind: full}),
+        Score("recall", recall, distances.share_interval(recall, n), "higher", "share of real rows that samples reach", {kind: whole},
+              words, "varied", answer),
+        _covered(made, test, fresh),
+        _distinct(made, held),
+    ]  # fmt: skip
+
+
+def _distinct(made: Rows, held: Held) -> Score:
+    """How many samples are the only one of their kind, beside as many rows from all real ones."""
+    real = np.concatenate([part.values for part in (held.train, held.test, held.fresh)])
+    n = min(len(made), len(real))
+    chosen = replace(made, values=real[np.random.default_rng(key("distinct", n)).permutation(len(real))[:n]])
+    value, usual = (len(np.unique(identities(part)[0])) for part in (made.some(slice(n)), chosen))
+    p = float(more_than(n - value, n, n - usual, n))
+    answer: Answer = "good" if p > ALPHA or usual - value <= 0.01 * n else "unsure" if value >= 0.8 * usual else "bad"
+    words = f"{value:,} of {n:,} samples are different rows; of as many real ones {usual:,}"
+    if answer != "good":
+        words += ": the same rows are made again and again; train longer, or another model"
+    return Score("distinct_rows", value / n, distances.share_interval(value / n, n), "higher", "share of rows",
+                 {"real rows": usual / n}, words, "varied", answer)  # fmt: skip
 
 
 def _covered(made: Rows, test: Rows, fresh: Rows) -> Score:
