@@ -126,6 +126,7 @@ class Column:
 
     def decode(self, tokens: np.ndarray, rest: np.ndarray) -> pa.Array:
         """The array of the source's type that tokens (n, fields) and rest (n,) stand for; unknown levels are null."""
+        tokens = tokens.astype(np.int64)  # unsigned ones have nothing below 0
         first = tokens[:, 0]
         if self.ordered:
             assert self.scale is not None
@@ -148,7 +149,7 @@ class Column:
         if not self.ordered or not self.bins:
             return np.zeros(len(tokens), np.int64)
         assert self.scale is not None
-        low, high = np.array(self.bins, np.int64)[np.maximum(tokens[:, 0] - 1, 0)].T
+        low, high = np.array(self.bins, np.int64)[np.maximum(tokens[:, 0].astype(np.int64) - 1, 0)].T
         if self.scale.kind != "float":
             wide = high.astype(np.uint64) - low.astype(np.uint64)
             return np.minimum((uniform * (wide.astype(np.float64) + 1)).astype(np.uint64), wide).astype(np.int64)
@@ -310,7 +311,9 @@ def _typed(levels: pa.Array, name: str) -> pa.Array:
         return levels.cast(pa.type_for_alias(name)) if name != "string" else levels
     if name.startswith("dictionary"):  # dictionary[int64]
         return _typed(levels, name.partition("[")[2][:-1] or "string").dictionary_encode()
-    return levels.cast(pa.bool_() if name == "bool" else pa.null() if name == "null" else arrow_type(name))
+    if name == "null":
+        return pa.nulls(len(levels))
+    return levels.cast(pa.bool_() if name == "bool" else arrow_type(name))
 
 
 # ---- learning from training rows ---------------------------------------------------------------------------------------
