@@ -264,7 +264,10 @@ class Column:
         assert self.kind == "identifier"
         if self.scale is not None:
             keys = np.arange(start, start + n, dtype=np.int64) + int(self.pattern[1]) + 1
-            return self.scale.array(keys, np.ones(n, bool))
+            wide = (
+                replace(self.scale, type="int64") if "int" in self.scale.type else self.scale
+            )  # a number may outgrow its type
+            return wide.array(keys, np.ones(n, bool))
         if self.pattern[0] == "#":  # a number after what is the same for all
             begin, last, width = self.pattern[1], int(self.pattern[2]), int(self.pattern[3])
             return _typed(pa.array([f"{begin}{last + 1 + start + i:0{width}d}" for i in range(n)]), self.type)
@@ -313,6 +316,11 @@ def _typed(levels: pa.Array, name: str) -> pa.Array:
         return _typed(levels, name.partition("[")[2][:-1] or "string").dictionary_encode()
     if name == "null":
         return pa.nulls(len(levels))
+    if name.startswith("time32") or name.startswith("time64"):  # which Arrow reads of days alone
+        days = pc.binary_join_element_wise("1970-01-01", levels, " ")
+        return days.cast(pa.timestamp("ns")).cast(arrow_type(name))
+    if name.startswith("duration"):
+        return levels.cast(pa.int64()).cast(arrow_type(name))
     return levels.cast(pa.bool_() if name == "bool" else arrow_type(name))
 
 
