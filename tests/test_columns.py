@@ -87,6 +87,26 @@ def test_tokens_and_back(kind, data):
     assert (again == tokens).all() and drawn.type == array.type
 
 
+@pytest.mark.parametrize(
+    "array",
+    [
+        pa.array([5, 86_399], pa.int32()).cast(pa.time32("s")),
+        pa.array([5, 86_399_000_000_001]).cast(pa.time64("ns")),
+        pa.array([5, -7]).cast(pa.duration("ms")),
+        pa.array([5, 10**9]).cast(pa.timestamp("ms", "Europe/Berlin")),
+        pa.array([1.5, -0.25], pa.float16()),
+        pa.array([b"a", b"b"]),
+        pa.array([1, 2], pa.int8()).dictionary_encode(),
+    ],
+    ids=lambda array: str(array.type),
+)
+def test_any_type_can_be_a_category(array):
+    column = column_of(array, wanted="category")
+    tokens, rest, exact = column.encode(array)
+    made = column.decode(tokens, rest)
+    assert exact.all() and made.type == array.type and made.to_pylist() == array.to_pylist()
+
+
 WRITTEN = {
     "fixed": (st.integers(-99999, 99999).map(lambda n: f"{n / 100:.2f}"), CSV),
     "comma": (st.integers(0, 99999).map(lambda n: f"{n / 1000:.3f}".replace(".", ",")), Form("csv", decimal=",")),

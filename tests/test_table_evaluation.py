@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from latente.evaluation import tables
+from latente.evaluation.table_copies import compared
 from latente.evaluation.table_quality import associations, quality, shapes, trends
 from latente.evaluation.tables import Held, Rows, evaluated, glance
 
@@ -127,7 +127,7 @@ def test_distances_count_a_level_as_one_and_a_number_by_rank():
         (False, True),
         ((), ("a", "b", "c")),
     )
-    (points,) = tables.compared([part], part)
+    (points,) = compared([part], part)
     squares = ((points[:, None] - points[None]) ** 2).sum(2)
     assert squares[1, 2] == pytest.approx(1.0) and squares[0, 1] == pytest.approx(0.25)
     assert squares[1, 3] > 1.0  # missing is a state of its own

@@ -126,6 +126,7 @@ class Column:
 
     def decode(self, tokens: np.ndarray, rest: np.ndarray) -> pa.Array:
         """The array of the source's type that tokens (n, fields) and rest (n,) stand for; unknown levels are null."""
+        tokens = tokens.astype(np.int64)  # unsigned ones have nothing below 0
         first = tokens[:, 0]
         if self.ordered:
             assert self.scale is not None
@@ -148,7 +149,7 @@ class Column:
         if not self.ordered or not self.bins:
             return np.zeros(len(tokens), np.int64)
         assert self.scale is not None
-        low, high = np.array(self.bins, np.int64)[np.maximum(tokens[:, 0] - 1, 0)].T
+        low, high = np.array(self.bins, np.int64)[np.maximum(tokens[:, 0].astype(np.int64) - 1, 0)].T
         if self.scale.kind != "float":
             wide = high.astype(np.uint64) - low.astype(np.uint64)
             return np.minimum((uniform * (wide.astype(np.float64) + 1)).astype(np.uint64), wide).astype(np.int64)
@@ -275,7 +276,10 @@ class Column:
         assert self.kind == "identifier"
         if self.scale is not None:
             keys = np.arange(start, start + n, dtype=np.int64) + int(self.pattern[1]) + 1
-            return self.scale.array(keys, np.ones(n, bool))
+            wide = (
+                replace(self.scale, type="int64") if "int" in self.scale.type else self.scale
+            )  # a number may outgrow its type
+            return wide.array(keys, np.ones(n, bool))
         if self.pattern[0] == "#":  # a number after what is the same for all
             begin, last, width = self.pattern[1], int(self.pattern[2]), int(self.pattern[3])
             return _typed(pa.array([f"{begin}{last + 1 + start + i:0{width}d}" for i in range(n)]), self.type)
@@ -322,7 +326,14 @@ def _typed(levels: pa.Array, name: str) -> pa.Array:
         return levels.cast(pa.type_for_alias(name)) if name != "string" else levels
     if name.startswith("dictionary"):  # dictionary[int64]
         return _typed(levels, name.partition("[")[2][:-1] or "string").dictionary_encode()
-    return levels.cast(pa.bool_() if name == "bool" else pa.null() if name == "null" else arrow_type(name))
+    if name == "null":
+        return pa.nulls(len(levels))
+    if name.startswith("time32") or name.startswith("time64"):  # which Arrow reads of days alone
+        days = pc.binary_join_element_wise("1970-01-01", levels, " ")
+        return days.cast(pa.timestamp("ns")).cast(arrow_type(name))
+    if name.startswith("duration"):
+        return levels.cast(pa.int64()).cast(arrow_type(name))
+    return levels.cast(pa.bool_() if name == "bool" else arrow_type(name))
 
 
 # ---- learning from training rows ---------------------------------------------------------------------------------------

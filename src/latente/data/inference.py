@@ -210,6 +210,8 @@ def row_hashes(batch: pa.RecordBatch) -> np.ndarray:
         array = whole(column)
         if pa.types.is_dictionary(array.type):
             array = array.dictionary_decode()
+        if pa.types.is_floating(array.type):
+            array = pc.add(array.cast(pa.float64()), 0.0)  # -0.0 is 0.0
         try:
             coded = array.dictionary_encode()
             known = pd.util.hash_array(np.asarray(as_levels(coded.dictionary).to_pandas(), object), categorize=False)

@@ -200,11 +200,12 @@ def _made(table: Table, options: TableOptions, known: Columns | None, folder: Pa
     counted = [column for column in columns if column.scale is not None or column.kind in ("category", "boolean")]
     keys = _keys(table, counted, seen, len(hashes), folder, tell)
     levels: dict[str, list[str]] = {}
+    places = {column.name: place for place, column in enumerate(columns)}
     for row, column in enumerate(counted):
         if column.kind in ("category", "boolean"):
             levels[column.name] = _ranked(keys[row], seen[column.name], splits["train"])
         if known is None:
-            columns[columns.index(column)] = _learned(
+            columns[places[column.name]] = _learned(
                 column, keys[row], levels.get(column.name), splits["train"], options, seen[column.name].wanted is None
             )
     made = Columns(tuple(columns), table.form)
@@ -212,8 +213,8 @@ def _made(table: Table, options: TableOptions, known: Columns | None, folder: Pa
         raise DataError(
             f"{table.name} has no column to learn from: {', '.join(f'{c.name} ({c.kind})' for c in columns[:20])}"
         )
-    names = [column.name for column in counted]
-    kept = keys[[names.index(column.name) for column in made.learned]] if len(made.learned) < len(counted) else keys
+    rows = {column.name: row for row, column in enumerate(counted)}
+    kept = keys[[rows[column.name] for column in made.learned]] if len(made.learned) < len(counted) else keys
     if folder is not None and kept is not keys:
         np.asarray(kept).tofile(folder / "keys.bin")
     tokens = _tokens(made, kept, folder)

@@ -121,17 +121,22 @@ class Neighbours:
 
 
 def tested(
-    made: np.ndarray, train: Pool, test: Pool, exact: np.ndarray, among_real: int, seed: int, what: str
-) -> tuple[list[Score], Neighbours]:
+    made: np.ndarray, train: Pool, test: Pool, exact: np.ndarray, among_real: int, seed: int, what: str,
+    once: tuple[Pool, Pool] | None = None,
+) -> tuple[list[Score], Neighbours]:  # fmt: skip
     """The three tests of samples, compared by `made` (N,P); `exact` (N,) are those that equal a training item, `among_real` how many
-    training items equal another one, and `what` they all are ("images")."""
+    training items equal another one, and `what` they all are ("images"). `once` are both pools without repeats, where items repeat."""
     random = np.random.default_rng(key(seed, "copying"))
     found = Neighbours(*nearest(made, train), *nearest(made, test), exact)
     some = np.sort(random.permutation(len(train))[:USUAL])
     real = train.some(some).points(slice(None))
     usual = _ratio(nearest(real, train, some)[0], nearest(real, test)[0])
     near = _near(_ratio(found.to_train, found.to_test), usual, what)
-    return [_nearer(made, train, test, random, what), near, _equal(exact, among_real, len(train), what)], found
+    return [
+        _nearer(made, *(once or (train, test)), random, what),
+        near,
+        _equal(exact, among_real, len(train), what),
+    ], found
 
 
 def copied(samples: np.ndarray, train: Images, test: Images, seed: int = 0) -> tuple[list[Score], Gallery]:

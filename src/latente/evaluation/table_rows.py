@@ -1,0 +1,70 @@
+"""Rows as evaluation sees them: numbers, with what there is to know of each column. N rows, D columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+MOST = 10_000  # rows of a kind that are measured
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows as numbers: numbers and times as themselves, categories by the rank of their level, NaN where missing."""
+
+    values: np.ndarray
+    """(N,D) float64"""
+    names: tuple[str, ...]
+    categorical: tuple[bool, ...]
+    levels: tuple[tuple[str, ...], ...]
+    """of each category its levels by rank; () of a number"""
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def some(self, at: np.ndarray | slice) -> Rows:
+        return replace(self, values=self.values[at])
+
+    def cell(self, row: int, column: int) -> str:
+        """A cell in words."""
+        value = self.values[row, column]
+        if np.isnan(value):
+            return "(missing)"
+        if not self.categorical[column]:
+            return f"{value:.6g}" if abs(value) < 1e6 else f"{value:,.0f}"
+        return self.level(column, int(value))
+
+    def level(self, column: int, code: int) -> str:
+        """A level of a category in words."""
+        levels = self.levels[column]
+        return levels[code] if 0 <= code < len(levels) else "(another)"
+
+
+@dataclass(frozen=True)
+class Held:
+    """The real rows an evaluation needs. `nats` are -ln p of the first rows of the train and test splits, where the model has a
+    likelihood."""
+
+    train: Rows
+    test: Rows
+    fresh: Rows
+    target: int | None = None
+    """the column whose prediction says how useful samples are"""
+    nats: tuple[np.ndarray, np.ndarray] | None = None
+    alone: np.ndarray | None = None
+    """-ln p of the same test rows where each column is foreseen by its own frequencies alone"""
+
+    @property
+    def n(self) -> int:
+        """How many samples and real rows of each kind are compared."""
+        return min(len(self.test), len(self.fresh), MOST)
+
+
+def identities(*parts: Rows) -> list[np.ndarray]:
+    """A whole number for what each row holds, (N,) each: rows have equal ones that are equal in every cell, missing ones too."""
+    values = np.concatenate([part.values for part in parts]) + 0.0  # there is no -0 any more
+    values[np.isnan(values)] = np.nan  # nor is there any other NaN
+    whole = np.ascontiguousarray(values).view(np.dtype((np.void, values.itemsize * values.shape[1])))[:, 0]
+    _, same = np.unique(whole, return_inverse=True)
+    return np.split(same, np.cumsum([len(part) for part in parts])[:-1])
