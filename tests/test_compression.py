@@ -14,7 +14,9 @@ import latente
 from latente.cli import main
 from latente.codec import coding, exact, tokens
 from latente.codec.coding import Decoder, Encoder, frequencies
-from latente.codec.container import Damaged, Reader, Writer
+from latente.codec.layout import Damaged
+from latente.codec.reader import Reader
+from latente.codec.writer import Writer
 from latente.compression import Archive, chunks, compress, decompress
 from latente.compression import texts as packed_texts
 from latente.compression.images import ImageJob, Lossless, PackedImages, Wish

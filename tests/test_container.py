@@ -20,8 +20,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from latente.codec import container
-from latente.codec.container import Damaged, Reader, Writer
+from latente.codec import layout
+from latente.codec.layout import Damaged
+from latente.codec.reader import Reader
+from latente.codec.writer import Writer
 
 START, FOOTER = 22, 16  # bytes before the head, and at the end
 NAMES = {"model": 200, "names": 40, "labels": 0}
@@ -250,7 +252,7 @@ def test_nothing_is_left_when_the_body_fails(tmp_path, error):
 def test_a_kill_leaves_nothing_under_the_name(tmp_path):
     body = f"""
 import os, signal
-from latente.codec.container import Writer
+from latente.codec.writer import Writer
 with Writer({str(tmp_path / "set.latente")!r}, {{}}) as writer:
     writer.add(bytes(1 << 20), 1)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -678,7 +680,7 @@ def test_counts_that_cannot_be_are_not_believed():
 
 def test_more_chunks_than_there_may_be(monkeypatch, tmp_path):
     content = written(tmp_path, {}, [(b"", 1)] * 3)
-    monkeypatch.setattr(container, "_MOST_CHUNKS", 2)
+    monkeypatch.setattr(layout, "MOST_CHUNKS", 2)
     assert named(Reader(content)) == ["index", "chunk 2"]
     with pytest.raises(ValueError, match="more than 2 chunks; make them larger"):
         written(tmp_path, {}, [(b"", 1)] * 3)

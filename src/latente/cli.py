@@ -566,7 +566,7 @@ def _decompress(words: list[str], started: float) -> int:
     from rich.console import Console
 
     from latente import compression, run
-    from latente.codec.container import Damaged
+    from latente.codec.layout import Damaged
 
     opened = None if given.run is None else run.load(given.run, model_file=given.model_file)
     lost: list[Damaged] | None = [] if given.skip_damaged else None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from latente import registry
-from latente.codec.container import Damaged
+from latente.codec.layout import Damaged
 from latente.evaluation.findings import Say
 
 PLAIN, LZMA, MODEL = range(3)  # how a chunk is coded

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latente.codec.container import Damaged, Reader, Writer
+from latente.codec.layout import Damaged
+from latente.codec.reader import Reader
+from latente.codec.writer import Writer
 from latente.compression.chunks import Job
 from latente.compression.images import ImageJob, PackedImages, Wish
 from latente.compression.texts import PackedTexts, TextJob

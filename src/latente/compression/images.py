@@ -15,7 +15,8 @@ import torch
 from latente import registry
 from latente.codec import exact, walks
 from latente.codec.coding import Decoder, Encoder
-from latente.codec.container import Damaged, Reader
+from latente.codec.layout import Damaged
+from latente.codec.reader import Reader
 from latente.compression import chunks
 from latente.compression.chunks import Chunk
 from latente.config import from_json

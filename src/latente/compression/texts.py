@@ -15,7 +15,8 @@ import safetensors.torch
 import torch
 
 from latente.codec import tokens
-from latente.codec.container import Damaged, Reader
+from latente.codec.layout import Damaged
+from latente.codec.reader import Reader
 from latente.compression import chunks
 from latente.compression.chunks import Chunk
 from latente.config import from_json
