@@ -20,8 +20,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from latente.codec import container
-from latente.codec.container import Damaged, Reader, Writer
+from latente.codec import layout
+from latente.codec.layout import Damaged
+from latente.codec.reader import Reader
+from latente.codec.writer import Writer
 
 START, FOOTER = 22, 16  # bytes before the head, and at the end
 NAMES = {"model": 200, "names": 40, "labels": 0}
@@ -106,7 +108,7 @@ def deflated(content):
     return packer.compress(content) + packer.flush()
 
 
-def forged(text, rest=b"", version=1, checks=b""):
+def forged(text, rest=b"", version=layout.VERSION, checks=b""):
     """A file whose head holds `text` and `checks` of parts, and whose own check is right."""
     head = deflated(text) + checks
     lead = struct.pack("<HI", version, len(head))
@@ -194,7 +196,7 @@ def test_threads_share_a_reader(tmp_path):
 
 
 def test_the_format_is_what_it_was():
-    """A file of the first version, byte for byte. When this fails, files that people have can no longer be read."""
+    """A file of this version, byte for byte. When this fails, files that people have can no longer be read."""
     content = bytes.fromhex(FIRST)
     reader = Reader(content)
     assert reader.header == {"codec": "golden", "items": 5, "name": "é"}
@@ -250,7 +252,7 @@ def test_nothing_is_left_when_the_body_fails(tmp_path, error):
 def test_a_kill_leaves_nothing_under_the_name(tmp_path):
     body = f"""
 import os, signal
-from latente.codec.container import Writer
+from latente.codec.writer import Writer
 with Writer({str(tmp_path / "set.latente")!r}, {{}}) as writer:
     writer.add(bytes(1 << 20), 1)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -362,10 +364,12 @@ def test_what_is_no_latente_file_is_said(tmp_path):
             Reader(path)
 
 
-def test_a_newer_format_is_said():
-    with pytest.raises(ValueError, match=r"the file is of format 2, .*upgrade") as error:
-        Reader(forged(b"[{},[]]", version=2))
+def test_another_format_is_said():
+    with pytest.raises(ValueError, match=r"the file is of format 3, .*upgrade") as error:
+        Reader(forged(b"[{},[]]", version=3))
     assert not isinstance(error.value, Damaged)
+    with pytest.raises(ValueError, match=r"of format 1, from an older latente; this one reads 2"):
+        Reader(forged(b"[{},[]]", version=1))
     with pytest.raises(Damaged):
         Reader(forged(b"[{},[]]", version=0))
 
@@ -637,7 +641,7 @@ def test_sizes_beyond_the_file_allocate_nothing():
     end = struct.pack("<I8s4s", len(junk), bytes(8), b"\xabEND")
     tracemalloc.start()
     with pytest.raises(Damaged, match="too long"):
-        Reader(b"\xabLAT\r\n\x1a\n" + struct.pack("<HI", 1, len(junk)) + bytes(8) + junk)
+        Reader(b"\xabLAT\r\n\x1a\n" + struct.pack("<HI", layout.VERSION, len(junk)) + bytes(8) + junk)
     content = forged(b"[{},[]]", junk + end)
     tracemalloc.reset_peak()
     before = tracemalloc.get_traced_memory()[0]
@@ -678,7 +682,7 @@ def test_counts_that_cannot_be_are_not_believed():
 
 def test_more_chunks_than_there_may_be(monkeypatch, tmp_path):
     content = written(tmp_path, {}, [(b"", 1)] * 3)
-    monkeypatch.setattr(container, "_MOST_CHUNKS", 2)
+    monkeypatch.setattr(layout, "MOST_CHUNKS", 2)
     assert named(Reader(content)) == ["index", "chunk 2"]
     with pytest.raises(ValueError, match="more than 2 chunks; make them larger"):
         written(tmp_path, {}, [(b"", 1)] * 3)
@@ -698,8 +702,8 @@ def test_a_file_of_nothing_but_frames_ends(sample):
 
 
 FIRST = (
-    "ab4c41540d0a1a0a010051000000ed3d4cc5994822cd8bae564ace4f494d56b2524acfcf4949cd53d251ca2c49cd2d56b232"
+    "ab4c41540d0a1a0a0200510000008c7b328d1f76ec398bae564ace4f494d56b2524acfcf4949cd53d251ca2c49cd2d56b232"
     "d551ca4bcc4d05ca1c5ea954ab131dad940b5499a3a4631eab130d962a56d231888d8d0500b8c767db60a80dcc76ae6cefd4"
-    "d523427765696768747306025bdc84560809ab4a66697273740102092a2edfb51d7e2f0c01b29bf103a38a91a67468697264"
-    "206368756e6b006365e066626204000900000056d274a8d7a891eaab454e44"
+    "d523427765696768747306022b63258d8baccb3b666972737401028c6614ac15a7d2380c014a1567656ba5fafa7468697264"
+    "206368756e6b006365e0666262040009000000d2fc045e3459b8e3ab454e44"
 )

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -32,7 +34,7 @@ COMMANDS = {
     "denoise": "denoise RUN SOURCE         clean images with an autoencoder trained with --noise",
     "encode": "encode RUN SOURCE          latent vectors, to .npy or .parquet",
     "compress": "compress RUN SOURCE        a data set in one small file: images by a pixelcnn or compressor, text by a gpt",
-    "decompress": "decompress FILE            what compress wrote: the images, the same bytes again",
+    "decompress": "decompress FILE            what compress wrote: the images, or the files byte by byte",
     "explore": "explore RUN --out FILE     pictures of the latent space: interpolations, traversals, a plane",
     "data": "data SOURCE                what is in a source and what is wrong with it",
     "demo": "demo                       the main job, offline, in under three minutes",
@@ -54,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] not in COMMANDS:
         print(f"latente: no command {words[0]!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
+    with suppress(ValueError):  # not in the main thread: whoever started us keeps the signals
+        signal.signal(signal.SIGTERM, _terminated)
     try:
         return _RUN[words[0]](words[1:], started)
     except SystemExit as error:  # the argument parser has said what is wrong
@@ -70,6 +74,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"latente: {error.filename or 'the output'}: {error.strerror or error}", file=sys.stderr)
         return 2
+
+
+def _terminated(number: int, frame: Any) -> None:
+    """A SIGTERM ends a command as Ctrl-C does, so that nothing half-written is left behind."""
+    raise KeyboardInterrupt
 
 
 def _overview() -> str:
@@ -290,9 +299,9 @@ class _Compress:
     out: Path
     """the file to write, as set.latente"""
     psnr: float | None = None
-    """compressor: images this good, in dB, judged on up to 200 of them"""
+    """compressor: images at least this good, in dB over all their pixels"""
     bytes_per_item: float | None = None
-    """compressor: this many bytes an image at most, the weights counted in, judged on up to 200 of them"""
+    """compressor: a file of at most this many bytes for each image, the weights counted in"""
     external_model: bool = False
     """leave the model's weights out: the run is then needed to read the file"""
     verify: bool = True
@@ -617,9 +626,12 @@ def _compress(words: list[str], started: float) -> int:
         more = found.modelled / found.expected - 1
         print(f"the model's own likelihood promised {found.expected:,.0f} for that: {more:.2%} more")
     if found.psnr is not None:
-        print(f"{found.size / max(1, found.items):.1f} bytes an image, {found.psnr:.2f} dB")
-    same = "the same" if found.psnr is None else "as it was coded"
-    print(f"decoded and compared: {same}" if given.verify else "not decoded and compared (--no-verify)")
+        print(f"{found.size / found.items:.1f} bytes an image, {found.psnr:.2f} dB over all of them")
+    for note in found.notes:
+        print(f"note: {note}")
+    came = "the same" if found.psnr is None else "as they were coded, with loss"
+    came += ", but for what is noted above" * bool(found.notes)
+    print(f"decoded and compared: {came}" if given.verify else "not decoded and compared (--no-verify)")
     print(f"next: latente decompress {shlex.quote(str(found.path))} --out ...")
     return 0
 
@@ -629,7 +641,7 @@ def _decompress(words: list[str], started: float) -> int:
     from rich.console import Console
 
     from latente import compression, run
-    from latente.codec.container import Damaged
+    from latente.codec.layout import Damaged
 
     opened = None if given.run is None else run.load(given.run, model_file=given.model_file)
     lost: list[Damaged] | None = [] if given.skip_damaged else None
@@ -637,7 +649,8 @@ def _decompress(words: list[str], started: float) -> int:
         with Console(stderr=True).status("the file is opened") as status:
             path = compression.decompress(given.file, given.out, run=opened, lost=lost, say=status.update)
     except Damaged as error:
-        print(f"latente: {error} (--skip-damaged writes the rest)", file=sys.stderr)
+        bearable = lost is None and error.part not in ("header", "model", "tokens")
+        print(f"latente: {error}" + " (--skip-damaged writes the rest)" * bearable, file=sys.stderr)
         return 1
     for damage in lost or ():
         print(f"latente: {damage}", file=sys.stderr)

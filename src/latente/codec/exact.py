@@ -12,7 +12,8 @@ from __future__ import annotations
 import copy
 import struct
 import zlib
-from typing import Any
+from hashlib import blake2b
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +26,8 @@ from latente.codec.coding import FRACTION, Decoder, Encoder
 BOUND = 2.0**22
 COARSE = 2.0 ** (FRACTION - 8)  # biases and tables are multiples of this
 MOST_BITS = 12
-_GROUP = struct.Struct("<iHII")  # smallest value, how many may be, bytes of their counts, bytes of the values
+SHIFTS = -8, 24  # least and most: of a layer's weights, which are whole numbers times 2^-shift
+_GROUP = struct.Struct("<iIII")  # smallest value, how many may be, bytes of their counts, bytes of the values
 
 
 class Linear(nn.Module):
@@ -37,12 +39,13 @@ class Linear(nn.Module):
 
     def __init__(self, layer: nn.Linear, bits: int) -> None:
         super().__init__()
-        weight = layer.weight.detach().double()
-        largest = weight.abs().amax(1).clamp(min=2.0**-20)
-        scale = torch.floor(torch.log2((2.0 ** (bits - 1) - 1) / largest)).clamp(-8, 24)
-        self.register_buffer("weight", torch.round(weight * 2.0 ** scale[:, None]))
+        weight, most = layer.weight.detach().double().numpy(), 2.0 ** (bits - 1)
+        # frexp and ldexp are the same to the last bit on every machine; logarithms and powers need not be.
+        shift = (np.frexp((most - 1) / np.abs(weight).max(1).clip(2.0**-20))[1] - 1).clip(*SHIFTS)
+        numbers = np.round(np.ldexp(weight, shift[:, None])).clip(-most, most)
+        self.register_buffer("weight", torch.from_numpy(numbers))
         self.register_buffer("bias", whole(torch.zeros(len(weight)) if layer.bias is None else layer.bias))
-        self.register_buffer("scale", 2.0**-scale)
+        self.register_buffer("scale", torch.from_numpy(np.ldexp(1.0, -shift)))
 
     def forward(self, x: Tensor) -> Tensor:
         """(...,I) -> (...,O), whole numbers."""
@@ -78,6 +81,7 @@ def exact(model: nn.Module, bits: int) -> Any:
             new = Linear(module, bits) if isinstance(module, nn.Linear) else Embedding(module)
             setattr(made.get_submodule(parent), own, new)
     made.one = 2**FRACTION  # type: ignore[assignment]  # what stands for 1
+    made.bits = bits  # type: ignore[assignment]
     if any(True for _ in made.parameters()):
         raise ValueError("this model has layers that cannot be made exact")
     return made
@@ -86,42 +90,66 @@ def exact(model: nn.Module, bits: int) -> Any:
 # ---- as bytes ------------------------------------------------------------------------------------------------------
 
 
+class _Group(NamedTuple):
+    """Whole numbers of one distribution."""
+
+    parts: list[tuple[str, np.ndarray]]
+    """by name, (n,) each"""
+    least: int
+    most: int
+
+
 def pack(made: nn.Module) -> bytes:
     """The whole numbers of `exact`, entropy coded; what they belong to is not in it."""
-    return b"".join(_coded(np.concatenate([values.numpy() for _, values in group])) for group in _groups(made))
+    return b"".join(_coded(np.concatenate([values for _, values in group.parts])) for group in _groups(made))
 
 
 def unpack(packed: bytes, made: nn.Module) -> None:
     """Fills `made`, which `exact` made of a model of the same sizes. Raises ValueError for bytes that are not of such a model."""
     for group in _groups(made):
-        values, packed = _decoded(packed, sum(len(values) for _, values in group))
-        for (name, _), part in zip(group, np.split(values, np.cumsum([len(values) for _, values in group])[:-1])):
+        ends = np.cumsum([len(values) for _, values in group.parts])
+        found, packed = _decoded(packed, int(ends[-1]), group)
+        for (name, _), values in zip(group.parts, np.split(found, ends[:-1])):
             owner, _, own = name.rpartition(".")
             kept = getattr(made.get_submodule(owner), own)
-            kept.copy_(_restored(made, name, torch.from_numpy(part)).view_as(kept))
+            kept.copy_(torch.from_numpy(_restored(made, name, values)).view_as(kept))
     if packed:
         raise ValueError("more weights than the model has")
 
 
-def _groups(made: nn.Module) -> list[list[tuple[str, Tensor]]]:
-    """Weights, shifts, tables with biases, as whole numbers (n,) by name: the numbers of a group are of one distribution."""
-    groups: list[list[tuple[str, Tensor]]] = [[], [], []]
-    for name, values in made.named_buffers():
-        owner, _, own = name.rpartition(".")
-        if own == "scale":
-            groups[1].append((name, -torch.log2(values.flatten()).long()))
-        elif own == "weight" and isinstance(made.get_submodule(owner), Linear):
-            groups[0].append((name, values.flatten().long()))
+def digest(made: nn.Module) -> str:
+    """A hash of the whole numbers, however they are packed."""
+    found = blake2b(digest_size=8)
+    for group in _groups(made):
+        for _, values in group.parts:
+            found.update(values.astype("<i4").tobytes())
+    return found.hexdigest()
+
+
+def _groups(made: Any) -> list[_Group]:
+    """Weights, shifts, tables with biases."""
+    most, table = 2 ** (made.bits - 1), int(BOUND / COARSE)
+    weights, shifts, tables = _Group([], -most, most), _Group([], *SHIFTS), _Group([], -table, table)
+    for name, buffer in made.named_buffers():
+        values = buffer.flatten().numpy()
+        if name.endswith(".scale"):
+            shifts.parts.append((name, 1 - np.frexp(values)[1].astype(np.int64)))
+        elif _is_weight(made, name):
+            weights.parts.append((name, values.astype(np.int64)))
         else:
-            groups[2].append((name, (values.flatten() / COARSE).long()))
-    return groups
+            tables.parts.append((name, (values / COARSE).astype(np.int64)))
+    return [weights, shifts, tables]
 
 
-def _restored(made: nn.Module, name: str, values: Tensor) -> Tensor:
+def _restored(made: nn.Module, name: str, values: np.ndarray) -> np.ndarray:
+    if name.endswith(".scale"):
+        return np.ldexp(1.0, -values)
+    return values * (1.0 if _is_weight(made, name) else COARSE)
+
+
+def _is_weight(made: nn.Module, name: str) -> bool:
     owner, _, own = name.rpartition(".")
-    if own == "scale":
-        return 2.0 ** -values.double()
-    return values.double() * (1.0 if own == "weight" and isinstance(made.get_submodule(owner), Linear) else COARSE)
+    return own == "weight" and isinstance(made.get_submodule(owner), Linear)
 
 
 def _coded(values: np.ndarray) -> bytes:
@@ -129,18 +157,27 @@ def _coded(values: np.ndarray) -> bytes:
     counts = np.bincount(values - low)
     kept = zlib.compress(counts.astype("<u4").tobytes(), 9)
     encoder = Encoder()
-    encoder.alike(values - low, counts)
+    if len(counts) > 1:  # of one value, the counts say all
+        encoder.alike(values - low, counts)
     coded = encoder.finish()
     return _GROUP.pack(low, len(counts), len(kept), len(coded)) + kept + coded
 
 
-def _decoded(packed: bytes, n: int) -> tuple[np.ndarray, bytes]:
+def _decoded(packed: bytes, n: int, group: _Group) -> tuple[np.ndarray, bytes]:
     """`n` values, and what follows them."""
     if len(packed) < _GROUP.size:
         raise ValueError("fewer weights than the model has")
     low, size, kept, coded = _GROUP.unpack_from(packed)
     start, end = _GROUP.size + kept, _GROUP.size + kept + coded
-    counts = np.frombuffer(zlib.decompressobj().decompress(packed[_GROUP.size : start], 4 * size), "<u4")
-    if len(counts) != size or len(packed) < end or abs(low) > BOUND or size < 1:
+    if not (size >= 1 and group.least <= low and low + size - 1 <= group.most and end <= len(packed)):
         raise ValueError("these are no weights")
+    try:
+        plain = zlib.decompressobj().decompress(packed[_GROUP.size : start], 4 * size)
+    except zlib.error as error:
+        raise ValueError(str(error)) from None
+    counts = np.frombuffer(plain[: len(plain) // 4 * 4], "<u4")
+    if len(counts) != size or counts.sum(dtype=np.uint64) != n:
+        raise ValueError("these are not the weights of this model")
+    if size == 1:
+        return np.full(n, low), packed[end:]
     return low + Decoder(packed[start:end]).alike(n, counts).astype(np.int64), packed[end:]

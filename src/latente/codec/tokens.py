@@ -23,6 +23,8 @@ from latente.codec.coding import Decoder, Encoder
 STREAMS = 64  # at most: each begins from nothing
 RARE = 2.0**-24  # the least chance the coder gives
 KEPT = 0.75  # of the context, when it is full
+HELD = 1 << 28  # numbers, 1 GiB, that all streams may hold: with more, fewer go side by side
+PROBED = 2_000  # tokens of a stream, at most, that a fingerprint is taken of
 
 
 def encoded(model: Any, tokens: np.ndarray) -> tuple[bytes, float]:
@@ -57,14 +59,19 @@ def fingerprint(model: Any, n: int) -> str:
         digest.update(chances.tobytes())
         return torch.from_numpy(random.integers(0, model.spec.vocabulary, len(chances)))
 
-    short = min(length, model.spec.context + 3)
+    short = min(length, model.spec.context + 3, PROBED)
     _pass(model, rows * short, drawn, (rows, short))
     return digest.hexdigest()
 
 
+def held(model: Any) -> int:
+    """Numbers that a stream holds, at most: its cache, and the chances of all of its context."""
+    return model.cached + model.spec.context * model.spec.vocabulary
+
+
 def _layout(model: Any, n: int) -> tuple[int, int]:
     """Streams, and tokens of each."""
-    rows = max(1, min(STREAMS, n // (4 * model.spec.context)))
+    rows = max(1, min(STREAMS, n // (4 * model.spec.context), HELD // held(model)))
     return rows, -(-n // rows)
 
 

@@ -20,10 +20,10 @@ from latente.codec.coding import Decoder, Encoder, frequencies
 RARE = 2.0**-5  # what the coder makes of a frequency of 0
 
 
-def encoded(walk: Any, values: Iterable[np.ndarray], counts: Sequence[int]) -> tuple[list[bytes], np.ndarray]:
-    """The `values` of N items, (N,) each, in the order of the walk, as chunks of so many items; and the bits of each, (N,)."""
-    coders, parts = [Encoder() for _ in counts], _parts(counts)
-    rows, known = np.arange(sum(counts)), iter(values)
+def encoded(walk: Any, values: Iterable[np.ndarray], coders: Sequence[Encoder], counts: Sequence[int]) -> np.ndarray:
+    """Adds the `values` of N items, (N,) each, in the order of the walk, to the coders of chunks of so many items; what each item
+    costs, in bits (N,)."""
+    parts, rows, known = _parts(counts), np.arange(sum(counts)), iter(values)
     total = np.zeros(len(rows))
 
     def told(logits: Tensor) -> Tensor:
@@ -34,12 +34,12 @@ def encoded(walk: Any, values: Iterable[np.ndarray], counts: Sequence[int]) -> t
         return torch.from_numpy(here).long()
 
     walk.through(told)
-    return [coder.finish() for coder in coders], total
+    return total
 
 
-def decoded(walk: Any, chunks: Sequence[bytes], counts: Sequence[int]) -> Tensor:
+def decoded(walk: Any, coders: Sequence[Decoder], counts: Sequence[int]) -> Tensor:
     """What the walk gives at its end, from chunks of so many items each."""
-    coders, parts = [Decoder(chunk) for chunk in chunks], _parts(counts)
+    parts = _parts(counts)
 
     def taken(logits: Tensor) -> Tensor:
         chances = frequencies(logits)

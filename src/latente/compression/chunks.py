@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Protocol
 
-from latente import registry
-from latente.codec.container import Damaged
+from latente.codec.layout import Damaged
+from latente.compression.headers import NAMES
+from latente.data.errors import first_line
 from latente.evaluation.findings import Say
 
 PLAIN, LZMA, MODEL = range(3)  # how a chunk is coded
@@ -33,6 +35,10 @@ class Chunk:
         return self.payload[0] == MODEL
 
 
+class Missed(Exception):
+    """The file would be larger than wished."""
+
+
 class Job(Protocol):
     """Data on its way into a file."""
 
@@ -40,11 +46,19 @@ class Job(Protocol):
     parts: dict[str, bytes]
     raw: int
     """bytes of the data"""
+    notes: list[str]
+    """what comes back otherwise than it was given, a line each"""
 
     @property
     def psnr(self) -> float | None: ...
 
-    def chunks(self, verify: bool, say: Say) -> Iterator[Chunk]: ...
+    def chunks(self, verify: bool, say: Say) -> Iterator[Chunk]:
+        """Codes everything, decoding it again where told to `verify`. Raises ValueError when something else comes out."""
+        ...
+
+    def settle(self, size: int) -> None:
+        """Told how large the file is. Raises Missed where that is too much: header, parts and chunks are smaller then."""
+        ...
 
 
 def kept(raw: bytes, coded: bytes | None) -> bytes:
@@ -65,10 +79,7 @@ def opened(payload: bytes, size: int) -> tuple[bytes, bool]:
     if len(payload) < HEAD or way[0] > MODEL:
         raise ValueError("coded in an unknown way")
     if way[0] == LZMA:
-        try:
-            content = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=FILTERS).decompress(content, size)
-        except lzma.LZMAError as error:
-            raise ValueError(str(error)) from None
+        content = unsqueezed(content, size)
     return content, way[0] == MODEL
 
 
@@ -88,17 +99,41 @@ def unsqueezed(content: bytes, most: int) -> bytes:
     """The inverse of `squeezed`. Raises ValueError for other bytes, and for more than `most`."""
     try:
         found = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=FILTERS)
-        result = found.decompress(content, most)
-    except lzma.LZMAError as error:
+        result = found.decompress(content, most + 1)
+    except (lzma.LZMAError, EOFError) as error:
         raise ValueError(str(error)) from None
-    if not found.eof:
-        raise ValueError("longer than it may be")
+    if len(result) > most or not found.eof:
+        raise ValueError("cut off, or longer than it may be")
     return result
+
+
+def squeezed_names(names: Sequence[str]) -> bytes:
+    """What files are called. Raises ValueError where they are too many to be read again."""
+    content = "\0".join(names).encode("utf-8", "surrogatepass")
+    if len(content) > NAMES:
+        raise ValueError(f"the names of these files take {len(content):,} bytes; at most {NAMES:,} can be kept")
+    return squeezed(content)
+
+
+def unsqueezed_names(content: bytes, count: int) -> list[str]:
+    """The inverse of `squeezed_names`. Raises ValueError for other bytes, another count, or names that are no different paths below a
+    folder."""
+    found = unsqueezed(content, NAMES)
+    if found.count(b"\0") != max(0, count - 1) or (not count and found):
+        raise ValueError("its names are of other files")
+    names = found.decode("utf-8", "surrogatepass").split("\0") if count else []
+    if len({inside(name) for name in names}) < count:
+        raise ValueError("two of its names are the same")
+    return names
 
 
 def inside(name: str) -> Path:
     """A name as a path below a folder. Raises ValueError for one that leaves it."""
     path = Path(name)
+    try:
+        os.fsencode(name)
+    except UnicodeError:
+        raise ValueError(f"a name in it, {name!r:.60}, can be no file's; nothing is written") from None
     if path.is_absolute() or ".." in path.parts or "\0" in name or not path.name:
         raise ValueError(f"a name in it, {name!r:.60}, leaves the folder it is to be written to; nothing is written")
     return path
@@ -110,7 +145,7 @@ def batches(count: int, size: int) -> Iterator[range]:
 
 
 def digest(content: bytes) -> str:
-    """A short hash that names weights."""
+    """A short hash."""
     return blake2b(content, digest_size=8).hexdigest()
 
 
@@ -134,20 +169,5 @@ def each(
         yield from found
 
 
-def own_family(name: Any) -> registry.Family:
-    """A family of ours by name; ValueError for any other: a header may come from a stranger, and a path would be a program to run."""
-    if not isinstance(name, str) or name not in registry.names():
-        raise ValueError(f"its model {name!r:.40} is none of {', '.join(registry.names())}")
-    return registry.load(name)
-
-
-def plausible(config: dict[str, Any], spec: dict[str, Any], weights: int) -> None:
-    """Raises ValueError where a header asks for a model so large that `weights` bytes of weights cannot be its own: building it first
-    would take all the memory there is."""
-    for name, value in [*config.items(), *spec.items()]:
-        if isinstance(value, int) and value > max(weights, 1 << 10):
-            raise ValueError(f"its weights are not those of a model with {name} {value:,}")
-
-
-def undecodable(name: str, number: int, error: ValueError) -> Damaged:
-    return Damaged(f"{name}: chunk {number} does not decode: {error}", f"chunk {number}")
+def undecodable(name: str, number: int, error: Exception) -> Damaged:
+    return Damaged(f"{name}: chunk {number} does not decode: {first_line(error)}", f"chunk {number}")

@@ -6,15 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latente.codec.container import Damaged, Reader, Writer
-from latente.compression.chunks import Job
-from latente.compression.images import ImageJob, PackedImages, Wish
+from latente.codec.layout import Damaged
+from latente.codec.reader import Reader
+from latente.codec.writer import Writer
+from latente.compression import headers
+from latente.compression.chunks import Job, Missed
+from latente.compression.images import ImageJob, PackedImages
+from latente.compression.quality import Wish
 from latente.compression.texts import PackedTexts, TextJob
-from latente.data.errors import first_line
+from latente.data.errors import DataError, first_line
 from latente.evaluation.findings import Say, silent
 from latente.run import ImageRun, Run, TextRun
 
-KINDS = {"pixels": PackedImages, "latents": PackedImages, "tokens": PackedTexts}
+PARTS = {headers.Images: {"model", "names"}, headers.Texts: {"model", "names", "sizes", "tokens"}}
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class Packed:
     """what they take"""
     psnr: float | None = None
     """dB, over all pixels; None where nothing is lost"""
+    notes: tuple[str, ...] = ()
+    """what comes back otherwise than it was given, a line each"""
 
 
 def compress(
@@ -47,24 +53,31 @@ def compress(
     """Writes `source` to the new file `out`; it is decoded and compared before it appears under its name.
 
     With a pixelcnn: images without loss, at the run's size and colours (whatever `latente train` takes, or uint8 (N,C,H,W), with
-    labels as a pair). With a compressor: images of a quality that reaches `psnr` dB, or keeps to `bytes_per_item`, the weights counted
-    in, on up to 200 of them; what came of it is in the result. With a gpt: files byte by byte (a path, a folder, bytes).
-    `external_model` leaves the weights out: the run is then needed to read it. Raises ValueError for what cannot be compressed.
+    labels as a pair). With a compressor: images at least `psnr` dB good, or in a file of at most `bytes_per_item` for each; what came
+    of it is in the result. With a gpt: files byte by byte (a path, a folder, bytes). `external_model` leaves the weights out: the
+    run is then needed to read it. Raises ValueError for what cannot be compressed.
     """
-    lossy = hasattr(run.model, "coder")
-    if psnr is not None and bytes_per_item is not None:
-        raise ValueError("--psnr or --bytes-per-item, not both")
-    if not lossy and (psnr is not None or bytes_per_item is not None):
+    lossy, wish = hasattr(run.model, "at"), Wish(psnr, bytes_per_item)
+    if not lossy and wish:
         raise ValueError(f"{run.family.name} loses nothing; --psnr and --bytes-per-item are for a compressor")
+    if run.record["model_sha256"] is not None and not external_model:
+        raise ValueError("a model of your own file cannot be put into a .latente file; give --external-model")
     if isinstance(run, ImageRun) and (lossy or hasattr(run.model, "walk")):
-        job: Job = ImageJob(run, source, external_model, Wish(psnr, bytes_per_item), say)
+        job: Job = ImageJob(run, source, external_model, wish, say)
     elif isinstance(run, TextRun):
         job = TextJob(run, source, external_model)
     else:
         raise ValueError(f"{run.family.name} is no codec: train a pixelcnn or a compressor on images, a gpt on text")
-    if run.record["model_sha256"] is not None and not external_model:
-        raise ValueError("a model of your own file cannot be put into a .latente file; give --external-model")
     Path(out).parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        try:
+            return _written(Path(out), job, verify, say)
+        except Missed:
+            say("larger than wished: once more, at a lower quality")
+
+
+def _written(out: Path, job: Job, verify: bool, say: Say) -> Packed:
+    headers.read(job.header)  # what cannot be read is not written
     items = coded = modelled = 0
     expected = 0.0
     with Writer(out, job.header, job.parts) as writer:
@@ -73,8 +86,10 @@ def compress(
             items, coded = items + chunk.items, coded + len(chunk.payload)
             if chunk.modelled:
                 expected, modelled = expected + chunk.expected, modelled + len(chunk.payload)
+        size = writer.size
+        job.settle(size)
     model = len(job.parts.get("model", b""))
-    return Packed(Path(out), items, job.raw, Path(out).stat().st_size, model, coded, expected, modelled, job.psnr)
+    return Packed(out, items, job.raw, size, model, coded, expected, modelled, job.psnr, tuple(job.notes))
 
 
 def decompress(
@@ -96,10 +111,11 @@ class Archive:
         """Raises ValueError for what is no such file, for one whose weights are not there, and for another machine's."""
         self.reader = Reader(path)
         try:
-            kind = self.reader.header.get("codec")
-            if kind not in KINDS:
-                raise ValueError(f"{path} is coded by {kind!r}, which this latente does not know: upgrade")
-            self._content: Any = KINDS[kind](self.reader, run)
+            held = headers.read(self.reader.header)
+            if not PARTS[type(held)] >= set(self.reader.parts) >= PARTS[type(held)] & {"sizes"}:
+                raise ValueError("its parts are not those that this latente writes")
+            packed = PackedImages if isinstance(held, headers.Images) else PackedTexts
+            self._content: Any = packed(self.reader, held, run)  # type: ignore[arg-type]
         except Damaged:
             self.reader.close()
             raise
@@ -133,4 +149,9 @@ class Archive:
             raise incomplete[-1]
         if lost is not None:
             lost += incomplete
-        return self._content.write(Path(out), lost, say)
+        try:
+            return self._content.write(Path(out), lost, say)
+        except (DataError, Damaged):
+            raise
+        except ValueError as error:
+            raise ValueError(f"{self.reader.name} cannot be written: {first_line(error)}") from None

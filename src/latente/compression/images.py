@@ -1,294 +1,320 @@
-"""Images in and out of a .latente file, through an exact pixel model. N images, C channels, H W height and width."""
+"""Images in and out of a .latente file, through an exact network. N images, C channels, H W height and width."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from latente import registry
-from latente.codec import exact, walks
-from latente.codec.coding import Decoder, Encoder
-from latente.codec.container import Damaged, Reader
-from latente.compression import chunks
-from latente.compression.chunks import Chunk
+from latente.codec import exact
+from latente.codec.layout import Damaged
+from latente.codec.reader import Reader
+from latente.compression import chunks, headers, quality
+from latente.compression.chunks import Chunk, Missed
+from latente.compression.coders import REMEMBERED, Coder, Labelled, Lossless, Lossy
+from latente.compression.quality import Wish
 from latente.config import from_json
 from latente.data.dataset import Dataset
-from latente.data.images import check_output, write_images
+from latente.data.images import check_output, write_parts
 from latente.evaluation.findings import Say
 from latente.run import ImageRun, Run, built
-from latente.spec import ImageSpec, spec_from_json, spec_to_json
 
-PIXELS = 400_000  # of a chunk
-TOGETHER = 4  # chunks at once: a walk remembers some hundred MB for them
+TOGETHER = 4  # chunks at once
 TRIED = (6, 7, 8, 10)  # bits of a weight
-TRIAL = 200  # images that decide how many
+TRIAL = 200  # images that decide how many, and on which a quality is looked for
+RETRIES = 4  # files that turn out larger than wished
+OVERHEAD = 500, 14  # bytes of header and index: of a file, of a chunk
 LEAST = 1 / 16  # bytes of a weight, on average: a header that asks for more weights than its file can hold is a forgery
-NAMES = 1 << 30  # bytes of all names, at most
-
-
-class Lossless:
-    """Images number by number, by an exact `pixelcnn`."""
-
-    codec = "pixels"
-
-    def __init__(self, net: Any) -> None:
-        self.net, self.spec = net, net.spec
-
-    def code(
-        self, x: np.ndarray, labels: np.ndarray | None, counts: Sequence[int]
-    ) -> tuple[list[bytes], np.ndarray, np.ndarray]:
-        """Chunks of so many of the images (N,C,H,W), the bits each image costs (N,), and what will come out."""
-        numbers = np.ascontiguousarray(x.transpose(2, 3, 1, 0)).reshape(-1, len(x))
-        halves = (half for row in numbers for half in (row // 16, row % 16))
-        return *walks.encoded(self._walk(len(x), labels), halves, counts), x
-
-    def images(self, codes: Sequence[bytes], labels: np.ndarray | None, counts: Sequence[int]) -> np.ndarray:
-        """The images of chunks of so many each, uint8 (N,C,H,W)."""
-        return walks.decoded(self._walk(sum(counts), labels), codes, counts).numpy()
-
-    def _walk(self, n: int, labels: np.ndarray | None) -> Any:
-        return self.net.walk(n, None if labels is None else torch.from_numpy(labels))
-
-
-class Lossy:
-    """Images as symbols of one quality, by the exact coder of a `compressor`."""
-
-    codec = "latents"
-
-    def __init__(self, net: Any, level: int, model: Any = None) -> None:
-        """`model`, with its encoder, is asked for to code, not to decode."""
-        self.net, self.spec, self.level, self.model = net, net.spec, level, model
-
-    def code(
-        self, x: np.ndarray, labels: np.ndarray | None, counts: Sequence[int]
-    ) -> tuple[list[bytes], np.ndarray, np.ndarray]:
-        """As `Lossless.code`."""
-        with torch.inference_mode():
-            symbols = self.model.symbols({"x": torch.from_numpy(np.ascontiguousarray(x))}, self.level)
-        lowest = torch.tensor(self.net.symbols)[:, None, None] // 2
-        values = (symbols + lowest).permute(2, 3, 1, 0).flatten(0, 2).numpy()
-        return *walks.encoded(self._walk(len(x), labels), values, counts), self._shown(symbols)
-
-    def images(self, codes: Sequence[bytes], labels: np.ndarray | None, counts: Sequence[int]) -> np.ndarray:
-        """As `Lossless.images`."""
-        return self._shown(walks.decoded(self._walk(sum(counts), labels), codes, counts))
-
-    def _walk(self, n: int, labels: np.ndarray | None) -> Any:
-        known = None if labels is None else torch.from_numpy(labels)
-        return self.net.walk(n, torch.full((n,), self.level), known)
-
-    def _shown(self, symbols: torch.Tensor) -> np.ndarray:
-        with torch.inference_mode():
-            parts = [self.net.shown(part.double(), self.level) for part in symbols.split(256)]
-        return torch.cat(parts).numpy() if parts else np.empty((0, *self.spec.shape), np.uint8)
-
-
-@dataclass(frozen=True)
-class Wish:
-    """How good lossy images are to be, or how small; neither: as good as the model can."""
-
-    psnr: float | None = None
-    """dB, at least"""
-    bytes_per_item: float | None = None
-    """at most, the model's weights counted in"""
 
 
 class ImageJob:
     """Images on their way into a file."""
 
     def __init__(self, run: ImageRun, source: Any, external_model: bool, wish: Wish, say: Say) -> None:
-        self.x, self.labels, names = _given(run, source)
-        self.size = max(1, PIXELS // (run.spec.height * run.spec.width))
-        self.raw, self.squared_error = self.x.nbytes, 0.0
-        at = np.linspace(0, max(0, len(self.x) - 1), min(TRIAL, len(self.x))).astype(int)
-        self.some, self.some_labels = self.x[at], None if self.labels is None else self.labels[at]
-        say("finding out how many bits a weight is worth")
-        bits, model = exact.MOST_BITS, b""
-        if not external_model:
-            bits = min(TRIED, key=lambda bits: self._size(run, bits))
-        model = exact.pack(exact.exact(_kept(run.model), bits))
-        net = _net(run.family, run.record["config"], run.spec, bits, model)
-        self.coding: Any = Lossless(net)
-        if hasattr(run.model, "coder"):
-            self.coding = Lossy(net, self._level(run, net, wish, 0 if external_model else len(model)), run.model)
-        self.parts = {} if external_model else {"model": model}
+        given = _given(run, source)
+        self.x, self.labels, self.notes, self.raw = given.x, given.labels, given.notes, given.x.nbytes
+        self._run, self._external, self._wish, self._tries = run, external_model, wish, RETRIES
+        self._classes: list[int] = []
         if self.labels is not None:
-            self.parts["labels"] = _packed_labels(self.labels, len(run.spec.classes))
-        if names is not None:
-            self.parts["names"] = chunks.squeezed(json.dumps(names, separators=(",", ":")).encode())
+            self._classes = np.bincount(self.labels, minlength=len(run.spec.classes)).tolist()
+        self._names = {} if given.names is None else {"names": chunks.squeezed_names(given.names)}
+        remembered = _kept(run.model).remembered
+        self._size = max(1, min(headers.PIXELS // (run.spec.height * run.spec.width), REMEMBERED // remembered))
+        at = np.linspace(0, max(0, len(self.x) - 1), min(TRIAL, len(self.x))).astype(int)
+        self._some, self._some_labels = self.x[at], None if self.labels is None else self.labels[at]
+        self._estimated = cache(self._estimate)
+        say("finding out how many bits a weight is worth")
+        self._bits = exact.MOST_BITS if external_model else min(TRIED, key=self._worth)
+        self._quality: int | None = None
+        if hasattr(run.model, "at"):
+            say("looking for the quality")
+            self._quality = self._wished()
+        self._build()
+
+    def _build(self) -> None:
+        """Header, parts and coder, for the quality."""
+        net = self._coder(self._quality, self._bits).net
         self.header = {
-            "codec": self.coding.codec, "model": run.family.name, "config": run.record["config"], "spec": spec_to_json(run.spec),
-            "bits": bits, "items": len(self.x), "size": self.size, "weights": chunks.digest(model),
-            "level": getattr(self.coding, "level", None),
+            "codec": Lossless.name if self._quality is None else Lossy.name, "model": self._run.family.name,
+            "config": asdict(from_json(self._run.family.Config, self._run.record["config"])), "spec": asdict(self._run.spec),
+            "items": len(self.x), "classes": self._classes, "size": self._size, "bits": self._bits,
+            "weights": exact.digest(net), "quality": self._quality,
         }  # fmt: skip
+        self.parts = dict(self._names)
+        if not self._external:
+            self.parts["model"] = exact.pack(net)
+            net = network(headers.exactly(headers.Images, self.header, "header"), self.parts["model"])
+        self._coding: Coder = Lossless(net, self._classes)
+        if self._quality is not None:
+            self._coding = Lossy(net, self._classes, self._run.model.at(self._quality))
 
-    def _size(self, run: ImageRun, bits: int) -> float:
+    def _coder(self, quality: int | None, bits: int) -> Any:
+        model: Any = self._run.model if quality is None else self._run.model.at(quality)
+        net = exact.exact(_kept(model), bits)
+        return Lossless(net, self._classes) if quality is None else Lossy(net, self._classes, model)
+
+    def _worth(self, bits: int) -> float:
         """Bytes of a file with weights of so many bits; of a lossy one, with what its errors are worth in bytes at its price."""
-        net, n = exact.exact(_kept(run.model), bits), len(self.some)
-        level = run.record["config"].get("levels", 1) // 2
-        coding = Lossy(net, level, run.model) if hasattr(run.model, "coder") else Lossless(net)
-        each = 0.0
-        if n:
-            _, cost, made = coding.code(self.some, self.some_labels, [n])
+        lossy = hasattr(self._run.model, "at")
+        coder, each = self._coder(self._run.model.qualities // 2 if lossy else None, bits), 0.0
+        if n := len(self._some):
+            _, cost, made = coder.code(self._some, self._some_labels, [n])
             each = cost.mean() / 8
-            if isinstance(coding, Lossy):
-                each += float(run.model.prices[level]) * _squared(made, self.some) / n / 8
-        return len(exact.pack(net)) + each * len(self.x)
+            if lossy:
+                each += float(coder.model.prices[0]) * quality.squared(made, self._some) / n / 8
+        return len(exact.pack(coder.net)) + each * len(self.x)
 
-    def _level(self, run: Any, net: Any, wish: Wish, model: int) -> int:
-        """The least quality that is as good as wished, or the highest that is as small; ValueError where there is none."""
-        found = []
-        for level in range(run.model.config.levels):
-            _, cost, made = Lossy(net, level, run.model).code(self.some, self.some_labels, [len(self.some)])
-            error = _squared(made, self.some) / max(1, self.some.size)
-            found.append((psnr(error), cost.mean() / 8 + model / max(1, len(self.x)) if len(self.some) else 0.0))
+    def _estimate(self, quality: int) -> float:
+        """Bytes of a file of a quality, from what some images take."""
+        coder = self._coder(quality, self._bits)
+        _, cost, _ = coder.code(self._some, self._some_labels, [len(self._some)])
+        fixed = sum(map(len, self._names.values())) + (0 if self._external else len(exact.pack(coder.net)))
+        return fixed + OVERHEAD[0] + OVERHEAD[1] * -(-len(self.x) // self._size) + cost.mean() / 8 * len(self.x)
+
+    def _wished(self) -> int:
+        """The quality that was asked for; ValueError where there is none."""
+        qualities, wish = self._run.model.qualities, self._wish
+        if not wish or not len(self.x):
+            return qualities - 1
         if wish.psnr is not None:
-            fitting = [level for level, (quality, _) in enumerate(found) if quality >= wish.psnr]
-            if not fitting:
-                raise ValueError(
-                    f"--psnr {wish.psnr:g}: this model reaches {max(q for q, _ in found):.1f} dB; train it longer, or a larger size"
-                )
-            return min(fitting, key=lambda level: found[level][1])
-        if wish.bytes_per_item is not None:
-            fitting = [level for level, (_, size) in enumerate(found) if size <= wish.bytes_per_item]
-            if not fitting:
-                least = min(size for _, size in found)
-                raise ValueError(
-                    f"--bytes-per-item {wish.bytes_per_item:g}: this model needs {least:.1f} at least, its weights counted in"
-                )
-            return max(fitting, key=lambda level: found[level][0])
-        return len(found) - 1
+            coder = cache(lambda quality: self._coder(quality, self._bits))
+            return quality.good(coder, qualities, wish.psnr, self._some, self.x)
+        assert wish.bytes_per_item is not None
+        self._most = wish.bytes_per_item * len(self.x)
+        found = quality.small(self._estimated, qualities, self._most)
+        if found is None:
+            raise self._unreached(self._estimated(0))
+        return found
+
+    def _unreached(self, size: float) -> ValueError:
+        return ValueError(
+            f"--bytes-per-item {self._wish.bytes_per_item:g}: this model needs {size / len(self.x):.1f} at least, its weights "
+            "counted in; --external-model leaves them out"
+        )
+
+    def settle(self, size: int) -> None:
+        """As `Job.settle`."""
+        wanted = self._wish.bytes_per_item
+        if wanted is None or size <= wanted * len(self.x) or not len(self.x) or self._quality is None:
+            return
+        self._most -= size - wanted * len(self.x)  # by so much the estimate was too low
+        found, self._tries = quality.small(self._estimated, self._quality, self._most), self._tries - 1
+        if found is None or not self._tries:
+            raise self._unreached(size)
+        self._quality = found
+        self._build()
+        raise Missed
 
     def chunks(self, verify: bool, say: Say) -> Iterator[Chunk]:
-        """Codes everything, decoding it again where told to `verify`. Raises ValueError when something else comes out."""
-        for numbers in chunks.batches(-(-len(self.x) // self.size), TOGETHER):
-            start, stop = numbers[0] * self.size, min(len(self.x), (numbers[-1] + 1) * self.size)
+        """As `Job.chunks`."""
+        self.squared_error, together = 0.0, _together(self._coding, self._size)
+        for numbers in chunks.batches(-(-len(self.x) // self._size), together):
+            start, stop = numbers[0] * self._size, min(len(self.x), (numbers[-1] + 1) * self._size)
             say(f"coding, {start:,} of {len(self.x):,} images done")
             x = np.ascontiguousarray(self.x[start:stop])
             labels = None if self.labels is None else self.labels[start:stop]
-            counts = [len(x[at : at + self.size]) for at in range(0, len(x), self.size)]
-            coded, bits, made = self.coding.code(x, labels, counts)
-            self.squared_error += _squared(made, x)
+            counts = [len(x[at : at + self._size]) for at in range(0, len(x), self._size)]
+            coded, bits, made = self._coding.code(x, labels, counts)
+            self.squared_error += quality.squared(made, x)
             cuts = np.cumsum(counts)[:-1]
-            parts = np.split(made, cuts)
-            payloads = [chunks.kept(part.tobytes(), code) for part, code in zip(parts, coded)]
-            if verify and not all(map(np.array_equal, parts, _images(self.coding, payloads, labels, counts))):
-                raise ValueError("what was decoded is not what was coded; nothing is written")
+            known = [None] * len(counts) if labels is None else np.split(labels, cuts)
+            contents = [_content(part, of, len(self._classes)) for part, of in zip(np.split(made, cuts), known)]
+            payloads = [chunks.kept(content, code) for content, code in zip(contents, coded)]
+            if verify:
+                found = _images(self._coding, payloads, counts)
+                if [_content(*part, len(self._classes)) for part in found] != contents:
+                    raise ValueError("what was decoded is not what was coded; nothing is written")
             for payload, count, each in zip(payloads, counts, np.split(bits, cuts)):
                 yield Chunk(payload, count, each.sum() / 8)
 
     @property
     def psnr(self) -> float | None:
-        """Peak signal-to-noise ratio in dB of what was coded so far, over all pixels; None where nothing is lost."""
-        return psnr(self.squared_error / max(1, self.x.size)) if isinstance(self.coding, Lossy) else None
-
-
-def psnr(squared_error: float) -> float:
-    """dB, of a mean squared error of 8-bit numbers."""
-    return 10 * math.log10(255**2 / squared_error) if squared_error > 0 else math.inf
-
-
-def _squared(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.square(a.astype(np.float64) - b).sum())
+        """Peak signal-to-noise ratio in dB of what was coded, over all pixels; None where nothing is lost."""
+        return None if self._quality is None or not len(self.x) else quality.psnr(self.squared_error / self.x.size)
 
 
 class PackedImages:
     """Images in a file."""
 
-    def __init__(self, reader: Reader, run: Run | None) -> None:
-        self.reader, held = reader, reader.header
-        spec, bits, self.size = spec_from_json(held["spec"]), held["bits"], held["size"]
-        if not (isinstance(spec, ImageSpec) and 1 <= self.size <= PIXELS and 2 <= bits <= exact.MOST_BITS):
-            raise ValueError("its header is of no images")
-        if not all(
-            isinstance(name, str) and name.strip(". ") and not set(name) & set("/\\\0") for name in spec.classes
-        ):
-            raise ValueError("its classes are no names of folders")
+    def __init__(self, reader: Reader, held: headers.Images, run: Run | None) -> None:
+        self.reader, self.held, self.spec = reader, held, held.spec
         if "model" in reader.parts:
-            model = reader.part("model")
-            family, config = chunks.own_family(held["model"]), held["config"]
+            net = network(held, reader.part("model"))
         elif run is None:
-            raise ValueError(f"its weights are not in it; give the run it was made with (--run), a {held['model']}")
+            raise ValueError(f"its weights are not in it; give the run it was made with (--run), a {held.model:.40}")
+        elif run.spec != held.spec or hasattr(run.model, "at") != (held.quality is not None):
+            raise ValueError("this is not the run it was made with")
         else:
-            family, config, model = run.family, run.record["config"], exact.pack(exact.exact(_kept(run.model), bits))
-        if chunks.digest(model) != held["weights"]:
+            net = exact.exact(_kept(run.model, held.quality), held.bits)
+        if exact.digest(net) != held.weights:
             raise ValueError("these are not the weights it was made with")
-        net, level = _net(family, config, spec, bits, model), held.get("level")
-        if hasattr(net, "synthesis") != (held["codec"] == Lossy.codec) or (
-            level is not None and not 0 <= level < net.config.levels
-        ):
-            raise ValueError("its header is of another model")
-        self.spec, self.coding = spec, Lossless(net) if level is None else Lossy(net, level)
-        self.labels = _labels(reader, len(spec.classes)) if "labels" in reader.parts else None
+        self.coding = (Lossless if held.quality is None else Lossy)(net, held.classes)
 
     def decode(self, numbers: Sequence[int]) -> list[np.ndarray]:
         """The images of some chunks, uint8 (n,C,H,W) each. Raises Damaged."""
-        items = [self.reader.items_of(number) for number in numbers]
-        for number, part in zip(numbers, items):
-            if len(part) > self.size:
+        return [x for x, _ in self._labelled(numbers)]
+
+    def _labelled(self, numbers: Sequence[int]) -> list[Labelled]:
+        counts = [len(self.reader.items_of(number)) for number in numbers]
+        for number, count in zip(numbers, counts):
+            if count > self.held.size:
                 raise chunks.undecodable(self.reader.name, number, ValueError("more images than it can hold"))
         payloads = [self.reader.chunk(number) for number in numbers]
-        labels = (
-            None if self.labels is None else np.concatenate([self.labels[part.start : part.stop] for part in items])
-        )
         try:
-            return _images(self.coding, payloads, labels, [len(part) for part in items])
-        except ValueError as error:
+            return _images(self.coding, payloads, counts)
+        except (ValueError, RuntimeError, MemoryError) as error:
             if len(numbers) > 1:
-                return [self.decode([number])[0] for number in numbers]  # names the one it is
+                return [self._labelled([number])[0] for number in numbers]  # names the one it is
             raise chunks.undecodable(self.reader.name, numbers[0], error) from None
 
     def write(self, out: Path, lost: list[Damaged] | None, say: Say) -> Path:
         """A folder of PNG, .npy, .npz or .parquet, as `write_images`."""
         check_output(out)
-        found = list(chunks.each(len(self.reader), TOGETHER, self.decode, lost, say))
-        at = [item for number, _ in found for item in self.reader.items_of(number)]
-        none = np.empty((0, *self.spec.shape), np.uint8)
-        names = _names(self.reader)
-        labels = None if self.labels is None else self.labels[at]
-        if names is not None and not out.suffix:
-            labels = None  # the names have the folders of the classes in them
-        x = np.concatenate([images for _, images in found] or [none])
-        return write_images(out, x, labels, self.spec.classes, None if names is None else [names[item] for item in at])
+        names = self._names(lost)
+        labelled = bool(self.spec.classes) and (
+            names is None or bool(out.suffix)
+        )  # names have the folders of classes in them
+        return write_parts(out, self.spec.shape, self._parts(names, lost, say), self.spec.classes if labelled else None)
+
+    def _parts(
+        self, names: list[str] | None, lost: list[Damaged] | None, say: Say
+    ) -> Iterator[tuple[np.ndarray, np.ndarray | None, list[str] | None]]:
+        together = _together(self.coding, self.held.size)
+        for number, (x, labels) in chunks.each(len(self.reader), together, self._labelled, lost, say):
+            items = self.reader.items_of(number)
+            yield x, labels, None if names is None else names[items.start : items.stop]
+
+    def _names(self, lost: list[Damaged] | None) -> list[str] | None:
+        """What the images' files were called; None where that is not known."""
+        if "names" not in self.reader.parts:
+            return None
+        try:
+            packed = self.reader.part("names")
+        except Damaged as error:
+            if lost is None:
+                raise
+            lost.append(Damaged(f"{self.reader.name}: names is damaged; the images are numbered instead", error.part))
+            return None
+        return chunks.unsqueezed_names(packed, self.held.items)
 
 
-def _images(
-    coding: Any, payloads: Sequence[bytes], labels: np.ndarray | None, counts: Sequence[int]
-) -> list[np.ndarray]:
+def network(held: headers.Images, packed: bytes) -> Any:
+    """The exact network of `packed` weights. Raises ValueError where they are not of such a model, before anything large is made."""
+    family = headers.family(held.model, "walk" if held.quality is None else "at")
+    config = headers.exactly(family.Config, held.config, "config")
+    with torch.device("meta"):  # shapes alone
+        kept = _kept(built(family, config, held.spec, 0), held.quality)
+    weights = sum(p.numel() for p in kept.parameters())
+    if weights * LEAST > len(packed):
+        raise ValueError(f"{len(packed):,} bytes are no {weights:,} weights")
+    if held.size * kept.remembered > REMEMBERED:
+        raise ValueError(f"its chunks of {held.size:,} images take more memory to decode than any it may have")
+    kept.to_empty(device="cpu")
+    with torch.no_grad():
+        for parameter in kept.parameters():
+            parameter.zero_()
+    net = exact.exact(kept, held.bits)
+    exact.unpack(packed, net)
+    return net
+
+
+def _kept(model: Any, quality: int | None = None) -> Any:
+    """What of a model decoding takes, at a quality."""
+    return getattr(model if quality is None else model.at(quality), "coder", model)
+
+
+def _together(coder: Coder, size: int) -> int:
+    """How many chunks of so many images take a walk together."""
+    return max(1, min(TOGETHER, REMEMBERED // (size * coder.net.remembered)))
+
+
+# ---- a chunk as bytes: the classes of its images, then their numbers --------------------------------------------------
+
+
+def _content(x: np.ndarray, labels: np.ndarray | None, classes: int) -> bytes:
+    return (b"" if labels is None else labels.astype(_kind(classes)).tobytes()) + x.tobytes()
+
+
+def _kind(classes: int) -> np.dtype:
+    """Of a class as bytes."""
+    return np.dtype("<u1" if classes <= 256 else "<u2")
+
+
+def _images(coder: Coder, payloads: Sequence[bytes], counts: Sequence[int]) -> list[Labelled]:
     """The images of chunks of so many each. Raises ValueError for payloads that hold others."""
-    shape = coding.spec.shape
-    sizes = [count * math.prod(shape) for count in counts]
-    contents, modelled = zip(*map(chunks.opened, payloads, sizes))
+    classes, shape = len(coder.classes), coder.spec.shape
+    heads = [count * _kind(classes).itemsize if classes else 0 for count in counts]
+    sizes = [head + count * math.prod(shape) for head, count in zip(heads, counts)]
+    contents, modelled = map(list, zip(*map(chunks.opened, payloads, sizes)))
     own = [number for number, coded in enumerate(modelled) if coded]
     if own:
-        ends = np.cumsum(counts)
-        known = None if labels is None else np.concatenate([labels[ends[i] - counts[i] : ends[i]] for i in own])
-        found = coding.images([contents[i] for i in own], known, [counts[i] for i in own])
-        parts = dict(zip(own, np.split(found, np.cumsum([counts[i] for i in own])[:-1])))
-        contents = [parts[i].tobytes() if i in parts else content for i, content in enumerate(contents)]
-    whole = map(chunks.checked, payloads, contents, sizes)
-    return [np.frombuffer(content, np.uint8).reshape(-1, *shape) for content in whole]
+        x, labels = coder.images([contents[i] for i in own], [counts[i] for i in own])
+        cuts = np.cumsum([counts[i] for i in own])[:-1]
+        known = [None] * len(own) if labels is None else np.split(labels, cuts)
+        for i, part, of in zip(own, np.split(x, cuts), known):
+            contents[i] = _content(part, of, classes)
+    found: list[Labelled] = []
+    for payload, content, head, size in zip(payloads, contents, heads, sizes):
+        content, labels = chunks.checked(payload, content, size), None
+        if classes:
+            labels = np.frombuffer(content[:head], _kind(classes)).astype(np.int64)
+            if (labels >= classes).any():
+                raise ValueError("classes that there are not")
+        found.append((np.frombuffer(content[head:], np.uint8).reshape(-1, *shape), labels))
+    return found
 
 
-def _kept(model: Any) -> Any:
-    """What of a model decoding takes."""
-    return getattr(model, "coder", model)
+# ---- what is given --------------------------------------------------------------------------------------------------
 
 
-def _given(run: ImageRun, source: Any) -> tuple[np.ndarray, np.ndarray | None, list[str] | None]:
-    """Images (N,C,H,W) uint8, labels (N,) where the run has classes, and names. Raises ValueError for what does not fit the run."""
+@dataclass
+class _Given:
+    x: np.ndarray
+    """(N,C,H,W) uint8"""
+    labels: np.ndarray | None
+    """(N,) where the run has classes"""
+    names: list[str] | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def _given(run: ImageRun, source: Any) -> _Given:
+    """Raises ValueError for what does not fit the run."""
     x, labels = source if isinstance(source, tuple) and len(source) == 2 else (source, None)
     if not isinstance(x, np.ndarray):
         data = source if isinstance(source, Dataset) else run.open(source)
-        labels = data.labels[data.items] if run.spec.classes and data.labels is not None else None
-        return data.images[data.items], labels, None if data.keys is None else data.names(data.items)
+        if data.spec.shape != run.spec.shape or (run.spec.classes and data.spec.classes != run.spec.classes):
+            raise ValueError(
+                f"{data.name} has images {data.spec.shape} of other shape or classes than this run, {run.spec.shape}"
+            )
+        known = data.labels[data.items] if run.spec.classes and data.labels is not None else None
+        names = None if data.keys is None else data.names(data.items)
+        return _Given(data.images[data.items], known, names, _changes(data))
     if x.dtype != np.uint8 or x.shape[1:] != run.spec.shape:
         raise ValueError(
             f"this run takes images uint8 (N, {', '.join(map(str, run.spec.shape))}), not {x.dtype} {x.shape}"
@@ -299,51 +325,21 @@ def _given(run: ImageRun, source: Any) -> tuple[np.ndarray, np.ndarray | None, l
         labels = np.asarray(labels).astype(np.int64)
         if labels.shape != (len(x),) or not np.isin(labels, np.arange(len(run.spec.classes))).all():
             raise ValueError(f"labels are {len(x)} numbers from 0 to {len(run.spec.classes) - 1}")
-    return x, labels, None
+    return _Given(x, labels)
 
 
-def _net(family: registry.Family, config: dict[str, Any], spec: ImageSpec, bits: int, packed: bytes) -> Any:
-    """The exact network of `packed` weights. Raises ValueError where they are not of such a model."""
-    chunks.plausible(config, vars(spec), len(packed))
-    config = from_json(family.Config, config)
-    with torch.device("meta"):
-        weights = sum(p.numel() for p in _kept(built(family, config, spec, 0)).parameters())
-    if weights * LEAST > len(packed):
-        raise ValueError(f"{len(packed):,} bytes are no {weights:,} weights")
-    net = exact.exact(_kept(built(family, config, spec, 0)), bits)
-    exact.unpack(packed, net)
-    return net
-
-
-def _packed_labels(labels: np.ndarray, classes: int) -> bytes:
-    counts = np.bincount(labels, minlength=classes)
-    coder = Encoder()
-    if len(labels) and classes > 1:
-        coder.alike(labels, counts)
-    return counts.astype("<u4").tobytes() + coder.finish()
-
-
-def _labels(reader: Reader, classes: int) -> np.ndarray:
-    packed = reader.part("labels")
-    counts = np.frombuffer(packed[: 4 * classes], "<u4")
-    if len(counts) != classes or counts.sum() != reader.header["items"]:
-        raise ValueError("its labels are of other images")
-    n = int(counts.sum())
-    if classes < 2 or not n:
-        return np.zeros(n, np.int64)
-    return Decoder(packed[4 * classes :]).alike(n, counts).astype(np.int64)
-
-
-def _names(reader: Reader) -> list[str] | None:
-    """What the images' files were called. Raises ValueError for names that would leave the folder they are written to."""
-    if "names" not in reader.parts:
-        return None
-    try:
-        names = json.loads(chunks.unsqueezed(reader.part("names"), NAMES))
-        for name in names:
-            chunks.inside(name)
-    except (TypeError, RecursionError) as error:
-        raise ValueError(f"{reader.name}: its names are none: {error}") from None
-    if len(names) != reader.header["items"] or len(set(names)) != len(names):
-        raise ValueError(f"{reader.name}: its names are of other images")
-    return names
+def _changes(data: Dataset) -> list[str]:
+    """What of the images is not as in their source."""
+    found, size = data.audit, f"{data.spec.width}x{data.spec.height}"
+    resized, said = sum(n for of, n in found.sizes.items() if of != size), []
+    if resized:
+        said.append(f"{resized:,} of {found.found:,} images were resized to {size}: the file holds them at that size")
+    if found.recoloured:
+        kind = "grey" if data.spec.channels == 1 else "RGB"
+        said.append(
+            f"{found.recoloured:,} of {found.found:,} images were brought to {kind} of 8 bits: the file holds them like that"
+        )
+    if found.skipped:
+        shown = "; ".join(f"{name}: {reason}" for name, reason in found.skipped[:3])
+        said.append(f"{len(found.skipped):,} files cannot be read and are left out ({shown})")
+    return said

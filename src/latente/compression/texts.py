@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
+import math
 import platform
-import shutil
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +16,62 @@ import safetensors.torch
 import torch
 
 from latente.codec import tokens
-from latente.codec.container import Damaged, Reader
-from latente.compression import chunks
+from latente.codec.layout import Damaged
+from latente.codec.reader import Reader
+from latente.compression import chunks, headers
 from latente.compression.chunks import Chunk
+from latente.compression.headers import PIECE
 from latente.config import from_json
 from latente.data import named
 from latente.data.errors import DataError
 from latente.data.files import located, readable
 from latente.data.tokenizer import Tokenizer
+from latente.drafts import check_free, draft
 from latente.evaluation.findings import Say
 from latente.run import Run, TextRun, built
-from latente.spec import TextSpec, spec_from_json, spec_to_json
 from latente.training import devices
 
-PIECE = 1 << 18  # bytes of a chunk
-NAMES = 1 << 28  # bytes of all names, at most
-TOKENIZER = 1 << 28  # bytes of one, at most
+MEANINGS = 1 << 20, 1 << 9  # bytes that what tokens stand for may take: in all, and of each
+ALL = "everything"  # the one file, where names are damaged
+
+
+class Meanings:
+    """What each token stands for: all that decoding needs of a tokenizer."""
+
+    def __init__(self, each: Sequence[bytes]) -> None:
+        self.each, self.lengths = each, np.array([len(one) for one in each], np.int64)
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> Meanings:
+        return cls([tokenizer.bytes_of(token) for token in range(tokenizer.size)])
+
+    def pack(self) -> bytes:
+        content = self.lengths.astype("<u4").tobytes() + b"".join(self.each)
+        if len(content) > self._most(len(self.each)):
+            raise ValueError(f"what the tokens of this run stand for takes {len(content):,} bytes; too many for a file")
+        return chunks.squeezed(content)
+
+    @classmethod
+    def unpack(cls, packed: bytes, count: int) -> Meanings:
+        """Raises ValueError for bytes that are not of so many tokens."""
+        content = chunks.unsqueezed(packed, cls._most(count))
+        ends = np.cumsum(np.frombuffer(content[: 4 * count], "<u4"), dtype=np.int64).tolist()
+        if len(ends) != count or ends[-1] != len(content) - 4 * count:
+            raise ValueError("its tokens are of another model")
+        return cls([content[4 * count + start : 4 * count + end] for start, end in zip([0, *ends], ends)])
+
+    @staticmethod
+    def _most(count: int) -> int:
+        return MEANINGS[0] + MEANINGS[1] * count
+
+    def digest(self) -> str:
+        return chunks.digest(self.lengths.astype("<u4").tobytes() + b"".join(self.each))
+
+    def spell(self, ids: np.ndarray, size: int) -> bytes:
+        """The bytes of tokens. Raises ValueError where they are not `size`."""
+        if int(self.lengths[ids].sum()) != size:
+            raise ValueError("its tokens spell another number of bytes")
+        return b"".join(map(self.each.__getitem__, ids.tolist()))
 
 
 class TextJob:
@@ -39,29 +80,39 @@ class TextJob:
     psnr = None
 
     def __init__(self, run: TextRun, source: Any, external_model: bool) -> None:
-        files = _files(source)
-        self.model, self.tokenizer = run.model, run.tokenizer
-        self.pieces = [piece for _, content in files for piece in _pieces(content)]
-        self.raw = sum(len(content) for _, content in files)
+        given = _given(source)
+        self.model, self.tokenizer, self.meanings = run.model, run.tokenizer, Meanings.of(run.tokenizer)
+        self.pieces = [piece for _, content in given.files for piece in _pieces(content)]
+        self.raw, self.notes = sum(len(content) for _, content in given.files), given.notes
         weights = _weights(run.model)
-        self.parts = {"files": chunks.squeezed(json.dumps([[name, len(content)] for name, content in files]).encode())}
+        sizes = np.array([len(content) for _, content in given.files], "<u8")
+        self.parts = {
+            "names": chunks.squeezed_names([name for name, _ in given.files]), "sizes": chunks.squeezed(sizes.tobytes())
+        }  # fmt: skip
         if not external_model:
-            self.parts |= {"model": weights, "tokenizer": chunks.squeezed(self.tokenizer.json.encode())}
+            self.parts |= {"model": weights, "tokens": self.meanings.pack()}
         first = next((ids for piece in self.pieces if (ids := self._ids(piece)) is not None), np.empty(0, np.int64))
         self.header = {
-            "codec": "tokens", "model": run.family.name, "config": run.record["config"], "spec": spec_to_json(run.spec),
-            "items": self.raw, "weights": chunks.digest(weights), "tokenizer": run.tokenizer.digest()[:16],
-            "made_with": _made_with(), "probe": [len(first), tokens.fingerprint(self.model, len(first)) if len(first) else ""],
+            "codec": "tokens", "model": run.family.name,
+            "config": asdict(from_json(run.family.Config, run.record["config"])), "spec": asdict(run.spec),
+            "items": self.raw, "files": len(given.files), "folder": given.folder,
+            "weights": chunks.digest(weights), "tokens": self.meanings.digest(), "made_with": _made_with(),
+            "probe": len(first), "fingerprint": tokens.fingerprint(self.model, len(first)) if len(first) else "",
         }  # fmt: skip
+        if not external_model:
+            _restored(headers.exactly(headers.Texts, self.header, "header"), weights)  # it must be readable
 
     def _ids(self, piece: bytes) -> np.ndarray | None:
         """The tokens that spell a piece, and nothing else; None where there are none."""
         ids = self.tokenizer.encode(piece)
         spelled = b"".join(map(self.tokenizer.bytes_of, ids.tolist()))
-        return ids if spelled == piece and len(ids) else None
+        return ids if spelled == piece and 1 <= len(ids) <= len(piece) else None
+
+    def settle(self, size: int) -> None:
+        """As `Job.settle`: every size will do."""
 
     def chunks(self, verify: bool, say: Say) -> Iterator[Chunk]:
-        """Codes everything, decoding it again where told to `verify`. Raises ValueError when something else comes out."""
+        """As `Job.chunks`."""
         done = 0
         for piece in self.pieces:
             say(f"coding, {done:,} of {self.raw:,} bytes done")
@@ -70,7 +121,7 @@ class TextJob:
                 code, bits = tokens.encoded(self.model, ids)
                 coded, expected = len(ids).to_bytes(4, "little") + code, bits / 8
             payload = chunks.kept(piece, coded)
-            if verify and _bytes(self.model, self.tokenizer, payload, len(piece)) != piece:
+            if verify and _bytes(self.model, self.meanings, payload, len(piece)) != piece:
                 raise ValueError("what was decoded is not what was coded; nothing is written")
             yield Chunk(payload, len(piece), expected)
             done += len(piece)
@@ -79,98 +130,121 @@ class TextJob:
 class PackedTexts:
     """Files in a file."""
 
-    def __init__(self, reader: Reader, run: Run | None) -> None:
-        self.reader, held = reader, reader.header
-        spec = spec_from_json(held["spec"])
-        if not isinstance(spec, TextSpec):
-            raise ValueError("its header is of no text")
-        self.files = [
-            (str(name), int(size)) for name, size in json.loads(chunks.unsqueezed(reader.part("files"), NAMES))
-        ]
-        if sum(size for _, size in self.files) != held["items"] or any(size < 0 for _, size in self.files):
-            raise ValueError("its files are not those of its chunks")
+    def __init__(self, reader: Reader, held: headers.Texts, run: Run | None) -> None:
+        self.reader, self.held = reader, held
         if "model" in reader.parts:
             weights = reader.part("model")
-            self.model = _restored(held, spec, weights)
-            self.tokenizer = Tokenizer(chunks.unsqueezed(reader.part("tokenizer"), TOKENIZER).decode())
+            if chunks.digest(weights) != held.weights:
+                raise ValueError("these are not the weights it was made with")
+            self.model = _restored(held, weights)
+            self.meanings = Meanings.unpack(reader.part("tokens"), held.spec.vocabulary)
         elif not isinstance(run, TextRun):
-            raise ValueError(f"its weights are not in it; give the run it was made with (--run), a {held['model']}")
-        else:
-            self.model, self.tokenizer = run.model, run.tokenizer
-            weights = _weights(run.model)
-        if chunks.digest(weights) != held["weights"] or self.tokenizer.digest()[:16] != held["tokenizer"]:
+            raise ValueError(f"its weights are not in it; give the run it was made with (--run), a {held.model:.40}")
+        elif run.spec != held.spec or chunks.digest(_weights(run.model)) != held.weights:
             raise ValueError("these are not the weights it was made with")
-        self.threads = int(held["made_with"]["threads"])
-        self._check_machine(held)
+        else:
+            self.model, self.meanings = run.model, Meanings.of(run.tokenizer)
+        if self.meanings.digest() != held.tokens:
+            raise ValueError("these are not the tokens it was made with")
+        self._check_machine()
 
-    def _check_machine(self, held: dict[str, Any]) -> None:
-        n, wanted = held["probe"]
-        if not 1 <= self.threads <= 1024 or not 0 <= n <= PIECE:
-            raise ValueError("its header is of no text")
-        with devices.threads(self.threads):
-            if n and tokens.fingerprint(self.model, n) != wanted:
-                mine, theirs = _made_with(), held["made_with"]
+    def _check_machine(self) -> None:
+        held = self.held
+        with devices.threads(held.made_with.threads):
+            if held.probe and tokens.fingerprint(self.model, held.probe) != held.fingerprint:
+                mine, theirs = _made_with(), asdict(held.made_with)
                 unlike = [
-                    f"{name} {theirs.get(name)}, here {value}"
-                    for name, value in mine.items()
-                    if theirs.get(name) != value
+                    f"{name} {theirs[name]}, here {value}" for name, value in mine.items() if theirs[name] != value
                 ]
                 said = "; ".join(unlike) or "the processor rounds otherwise"
                 raise ValueError(
-                    f"it was made on a machine whose arithmetic differs from this one's ({said}); decompress it there"
+                    f"it was made on a machine whose arithmetic differs from this one's ({said:.200}); decompress it there"
                 )
 
     def decode(self, numbers: Sequence[int]) -> list[bytes]:
         """The bytes of some chunks. Raises Damaged."""
         found = []
         for number in numbers:
-            payload, size = self.reader.chunk(number), len(self.reader.items_of(number))
+            size = len(self.reader.items_of(number))
             try:
                 if size > PIECE:
                     raise ValueError("more bytes than it can hold")
-                with devices.threads(self.threads):
-                    found.append(_bytes(self.model, self.tokenizer, payload, size))
-            except ValueError as error:
+                payload = self.reader.chunk(number)
+                with devices.threads(self.held.made_with.threads):
+                    found.append(_bytes(self.model, self.meanings, payload, size))
+            except Damaged:
+                raise
+            except (ValueError, RuntimeError, MemoryError) as error:
                 raise chunks.undecodable(self.reader.name, number, error) from None
         return found
 
     def write(self, out: Path, lost: list[Damaged] | None, say: Say) -> Path:
-        """The file, or a folder of the files where there were several; without what is `lost`."""
-        if out.exists() or out.is_symlink():
-            raise DataError(f"{out} exists already; choose another --out")
-        parts = chunks.each(len(self.reader), 1, self.decode, lost, say)
-        found = {self.reader.items_of(number).start: content for number, content in parts}
-        draft = out.with_name(f".tmp-{os.getpid()}-{out.name}")
+        """The file, or the folder of files; without what is `lost`."""
+        check_free(out)
+        files = self._files(lost)
         try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            start, alone = 0, len(self.files) == 1
-            if not alone:
-                draft.mkdir()
-            for name, size in self.files:
-                target = draft if alone else draft / chunks.inside(name)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with target.open("wb") as file:
-                    for first in sorted(first for first in found if start <= first < start + size):
-                        file.write(found[first])
-                start += size
-            draft.rename(out)
+            with draft(out) as hidden:
+                out.parent.mkdir(parents=True, exist_ok=True)
+                if self.held.folder:
+                    hidden.mkdir()
+                places = [hidden / chunks.inside(name) if self.held.folder else hidden for name, _ in files]
+                for place in places:
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    place.open("xb").close()
+                starts = list(accumulate((size for _, size in files), initial=0))[:-1]
+                for number, content in chunks.each(len(self.reader), 1, self.decode, lost, say):
+                    place = places[bisect_right(starts, self.reader.items_of(number).start) - 1]
+                    with place.open("ab") as file:
+                        file.write(content)
         except OSError as error:
             raise DataError(f"cannot write {out}: {error.strerror or error}") from None
-        finally:
-            shutil.rmtree(draft, ignore_errors=True) if draft.is_dir() else draft.unlink(missing_ok=True)
         return out
 
+    def _files(self, lost: list[Damaged] | None) -> list[tuple[str, int]]:
+        """Names and sizes; one file that holds everything, where they are damaged and that may be."""
+        try:
+            names, packed = self.reader.part("names"), self.reader.part("sizes")
+        except Damaged as error:
+            if lost is None:
+                raise
+            where = f"one file, {ALL}" if self.held.folder else "one file"
+            lost.append(Damaged(f"{self.reader.name}: {error.part} is damaged; all is written to {where}", error.part))
+            return [(ALL, self.held.items)]
+        sizes = np.frombuffer(chunks.unsqueezed(packed, 8 * self.held.files), "<u8").tolist()
+        if len(sizes) != self.held.files or sum(sizes) != self.held.items:
+            raise ValueError("the sizes of its files are not those of its chunks")
+        return list(zip(chunks.unsqueezed_names(names, self.held.files), sizes))
 
-def _files(source: Any) -> list[tuple[str, bytes]]:
-    """(name, content) of a file, of all files of a folder, of a named text, or of bytes. Raises DataError."""
+
+@dataclass
+class _Given:
+    files: list[tuple[str, bytes]]
+    """name and content"""
+    folder: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+def _given(source: Any) -> _Given:
+    """A file, all files of a folder, a named text, or bytes. Raises DataError."""
     if isinstance(source, bytes):
-        return [("bytes", source)]
+        return _Given([("bytes", source)])
+    if isinstance(source, str) and any(source in names for names in named.NAMES.values()) and source != "shakespeare":
+        raise DataError(f"{source} is no file: a gpt compresses a file or a folder of files, byte by byte")
     path = named.shakespeare() if source == "shakespeare" else located(source)
     with readable(path):
         if not path.is_dir():
-            return [(path.name, path.read_bytes())]
-        found = [file for file in sorted(path.rglob("*")) if file.is_file() and not file.is_symlink()]
-        return [(file.relative_to(path).as_posix(), file.read_bytes()) for file in found]
+            return _Given([(path.name, path.read_bytes())])
+        below = sorted(path.rglob("*"))
+        files = [file for file in below if file.is_file() and not file.is_symlink()]
+        empty = [
+            folder for folder in below if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir())
+        ]
+        left_out = [place for place in below if place.is_symlink() or not (place.is_dir() or place.is_file())]
+        notes = [
+            f"{len(places):,} {what} left out: {', '.join(str(place.relative_to(path)) for place in places[:3])}"
+            for what, places in (("empty folders are", empty), ("links and the like are", left_out)) if places
+        ]  # fmt: skip
+        return _Given([(file.relative_to(path).as_posix(), file.read_bytes()) for file in files], True, notes)
 
 
 def _pieces(content: bytes) -> Iterator[bytes]:
@@ -184,32 +258,35 @@ def _pieces(content: bytes) -> Iterator[bytes]:
         start = stop
 
 
-def _bytes(model: Any, tokenizer: Tokenizer, payload: bytes, size: int) -> bytes:
+def _bytes(model: Any, meanings: Meanings, payload: bytes, size: int) -> bytes:
     """What a chunk of so many bytes holds. Raises ValueError for a payload that holds something else."""
     content, modelled = chunks.opened(payload, size)
     if modelled:
         n = int.from_bytes(content[:4], "little")
-        if not 1 <= n <= 4 * size:
+        if not 1 <= n <= size:
             raise ValueError("more tokens than it can hold")
-        ids = tokens.decoded(model, content[4:], n)
-        content = b"".join(map(tokenizer.bytes_of, ids.tolist()))
+        content = meanings.spell(tokens.decoded(model, content[4:], n), size)
     return chunks.checked(payload, content, size)
 
 
-def _restored(held: dict[str, Any], spec: TextSpec, weights: bytes) -> Any:
-    """The model of weights that lie in a file. Raises ValueError where they are not of such a model."""
-    chunks.plausible(held["config"], vars(spec), len(weights))
-    family = chunks.own_family(held["model"])
-    config = from_json(family.Config, held["config"])
-    with torch.device("meta"):
-        shapes = {name: value.shape for name, value in built(family, config, spec, 0).state_dict().items()}
+def _restored(held: headers.Texts, weights: bytes) -> Any:
+    """The model of weights that lie in a file. Raises ValueError where they are not of such a model, before anything large is made."""
+    family = headers.family(held.model, "cached")
+    config = headers.exactly(family.Config, held.config, "config")
+    with torch.device("meta"):  # shapes alone
+        shapes = built(family, config, held.spec, 0)
+    if tokens.held(shapes) > tokens.HELD:
+        raise ValueError(f"a context of {held.spec.context:,} tokens takes more memory than any it may have")
     try:
         found = safetensors.torch.load(weights)
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, KeyError) as error:
         raise ValueError(f"its weights cannot be read: {error}") from None
-    if {name: value.shape for name, value in found.items()} != shapes:
+    kinds = {name: (value.shape, value.dtype) for name, value in found.items()}
+    if kinds != {name: (value.shape, value.dtype) for name, value in shapes.state_dict().items()}:
         raise ValueError("its weights are of another model")
-    model = built(family, config, spec, 0)
+    if not all(math.isfinite(float(value.abs().sum(dtype=torch.float64))) for value in found.values()):
+        raise ValueError("some of its weights are no finite numbers")
+    model = built(family, config, held.spec, 0)
     model.load_state_dict(found)
     return model.eval()
 
@@ -219,4 +296,4 @@ def _weights(model: Any) -> bytes:
 
 
 def _made_with() -> dict[str, Any]:
-    return {"torch": torch.__version__, "machine": platform.machine(), "threads": torch.get_num_threads()}
+    return {"torch": str(torch.__version__), "machine": platform.machine(), "threads": torch.get_num_threads()}

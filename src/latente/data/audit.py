@@ -20,6 +20,8 @@ class Audit:
     """(name, reason) of what could not be read"""
     sizes: dict[str, int] = field(default_factory=dict)
     """"WIDTHxHEIGHT" -> how many"""
+    recoloured: int = 0
+    """images that lost colours, transparency or depth when they were brought to grey or RGB of 8 bits"""
     duplicates: int = 0
     """images whose exact pixels occurred before"""
     conflicts: int = 0

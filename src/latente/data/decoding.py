@@ -25,7 +25,12 @@ from latente.data.dataset import LARGEST, SMALLEST, Dataset, ImageOptions, enoug
 from latente.data.errors import DataError
 from latente.data.images import GREY_MODES, grey_palette, opened, pixels
 
-_FORMAT = 1
+_FORMAT = 2
+_GREY = {("1", False), ("L", False)}
+_UNCHANGED = {
+    1: _GREY,
+    3: _GREY | {("RGB", False), ("P", False)},
+}  # by channels: kinds of pictures that lose nothing by becoming that
 
 
 @dataclass
@@ -75,7 +80,8 @@ def from_arrays(raw: Arrays, options: ImageOptions, tell: Progress) -> Dataset:
             labels, classes = None, ()
     test = np.zeros(count, bool)
     test[count - raw.test :] = raw.test > 0
-    audit = Audit(found=count, sizes={f"{width}x{height}": count})
+    changed = count * (raw.x.dtype != np.uint8 or channels > wanted)
+    audit = Audit(found=count, sizes={f"{width}x{height}": count}, recoloured=changed)
     return make_dataset(raw.name, x, hashes, labels, classes, np.arange(count), test, audit, None)
 
 
@@ -175,7 +181,8 @@ def from_encoded(raw: Encoded, options: ImageOptions, tell: Progress) -> Dataset
     folder = cache_folder() / f"images-{digest(raw.stamp or os.urandom(8).hex(), options, _FORMAT)}"
     ready = _read_cache(folder) or _decode(raw, options, folder, tell)
     record, images, hashes = ready
-    audit = Audit(found=len(raw.keys), skipped=[(k, r) for k, r in record["skipped"]], sizes=record["sizes"])
+    skipped = [(key, reason) for key, reason in record["skipped"]]
+    audit = Audit(found=len(raw.keys), skipped=skipped, sizes=record["sizes"], recoloured=record["recoloured"])
     items = np.asarray(record["items"], np.int64)
     labels, classes = None, ()
     if options.labels and raw.labels is not None:
@@ -203,12 +210,13 @@ def _decode(
 ) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
     skipped: dict[int, str] = {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        sizes, channels, size = _headers(raw, options, skipped, pool)
+        sizes, kinds, channels, size = _headers(raw, options, skipped, pool)
         with entry(folder, lambda: _read_cache(folder) is not None) as draft:
             _pixels(raw, draft, (len(raw.keys), channels, *size), skipped, pool, tell)
             _bearable(raw, skipped, options)
             record = {
                 "shape": [len(raw.keys), channels, *size], "sizes": sizes,
+                "recoloured": sum(n for kind, n in kinds.items() if kind not in _UNCHANGED[channels]),
                 "skipped": [(raw.keys[i], reason) for i, reason in sorted(skipped.items())],
                 "items": [i for i in range(len(raw.keys)) if i not in skipped],
             }  # fmt: skip
@@ -220,13 +228,14 @@ def _decode(
 
 def _headers(
     raw: Encoded, options: ImageOptions, skipped: dict[int, str], pool: ThreadPoolExecutor
-) -> tuple[dict[str, int], int, tuple[int, int]]:
-    """How often each size occurs, and the channels and (height, width) all pictures get. Unreadable ones go to `skipped`."""
+) -> tuple[dict[str, int], Counter[tuple[str, bool]], int, tuple[int, int]]:
+    """How often each size occurs, and each mode with or without transparency; the channels and (height, width) all pictures get.
+    Unreadable ones go to `skipped`."""
     sizes: Counter[str] = Counter()
+    kinds: Counter[tuple[str, bool]] = Counter()
     shapes: set[tuple[int, int]] = set()
-    grey = True
 
-    def header(i: int) -> tuple[tuple[int, int], str] | str:
+    def header(i: int) -> tuple[tuple[int, int], tuple[str, bool]] | str:
         try:
             with opened(raw.read(i)) as image:
                 turned = (
@@ -234,7 +243,7 @@ def _headers(
                 )
                 width, height = image.size
                 mode = "L" if image.mode == "P" and grey_palette(image) else image.mode
-                return ((height, width) if turned else (width, height)), mode
+                return ((height, width) if turned else (width, height)), (mode, "transparency" in image.info)
         except DataError as error:
             return str(error)
         except Exception as error:  # metadata of a mangled file: whatever the plugin raises, the file is unreadable
@@ -244,16 +253,17 @@ def _headers(
         if isinstance(found, str):
             skipped[i] = found
             continue
-        (width, height), mode = found
+        (width, height), kind = found
         sizes[f"{width}x{height}"] += 1
         shapes.add((height, width))
-        grey = grey and mode in GREY_MODES
+        kinds[kind] += 1
     _bearable(raw, skipped, options)
     size = wanted_size(options.image_size)
     if size is None:
         alike = len(shapes) == 1 and SMALLEST <= min(*next(iter(shapes))) <= max(*next(iter(shapes))) <= LARGEST
         size = next(iter(shapes)) if alike else (64, 64)
-    return dict(sizes), {"auto": 1 if grey else 3, "grey": 1, "rgb": 3}[options.color], size
+    grey = all(mode in GREY_MODES for mode, _ in kinds)
+    return dict(sizes), kinds, {"auto": 1 if grey else 3, "grey": 1, "rgb": 3}[options.color], size
 
 
 def _pixels(

@@ -7,16 +7,18 @@ make it grey or RGB, crop the centre to the wanted shape, resize with an antiali
 from __future__ import annotations
 
 import io
-import os
 import shutil
+import tempfile
 import warnings
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from latente.data.errors import DataError
+from latente.drafts import draft
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -96,6 +98,10 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray((np.clip(values / top, 0, 1) * 255).round().astype(np.uint8), "L")
 
 
+Part = tuple[np.ndarray, np.ndarray | None, Sequence[str] | None]
+"""images (n,C,H,W) uint8, the class of each, what to call each"""
+
+
 def write_images(
     path: str | Path,
     x: Any,
@@ -107,32 +113,24 @@ def write_images(
 
     The target appears whole or not at all. Raises DataError when it exists or its suffix is unknown.
     """
-    path = Path(path)
     x = np.asarray(x)
     labels = None if labels is None else np.asarray(labels)
+    return write_parts(path, x.shape[1:], [(x, labels, names)], None if labels is None else classes)
+
+
+def write_parts(
+    path: str | Path, shape: Sequence[int], parts: Iterable[Part], classes: Sequence[str] | None = None
+) -> Path:
+    """As `write_images`, of images (C,H,W) that come part by part: no more than one is held. `classes` where they are labelled."""
+    path = Path(path)
     check_output(path)
-    draft = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    write = {"": _write_folder, ".npy": _write_npy, ".npz": _write_npz, ".parquet": _write_parquet}[path.suffix]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == "":
-            _write_folder(draft, x, labels, classes, names)
-        elif path.suffix == ".parquet":
-            _write_parquet(draft, x, labels, classes, names)
-        else:
-            frames = x[:, 0] if x.shape[1] == 1 else x.transpose(0, 2, 3, 1)
-            with draft.open("wb") as file:
-                if path.suffix == ".npy":
-                    np.save(file, frames)
-                else:
-                    np.savez_compressed(file, x=frames, **({} if labels is None else {"y": labels}))
-        draft.rename(path)
+        with draft(path) as hidden:
+            write(hidden, shape, parts, classes)
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        if draft.is_dir():
-            shutil.rmtree(draft, ignore_errors=True)
-        else:
-            draft.unlink(missing_ok=True)
     return path
 
 
@@ -145,35 +143,96 @@ def check_output(path: str | Path) -> None:
         raise DataError(f"cannot write images to {path.name}: --out is {OUTPUTS}")
 
 
-def _write_folder(
-    folder: Path, x: np.ndarray, labels: np.ndarray | None, classes: Sequence[str], names: Sequence[str] | None
-) -> None:
+def _write_folder(folder: Path, shape: Sequence[int], parts: Iterable[Part], classes: Sequence[str] | None) -> None:
     folder.mkdir()
-    for number, image in enumerate(x):
-        place = folder
-        if labels is not None and classes:
-            place = folder / classes[int(labels[number])].replace("/", "-")
-        name = names[number] if names else f"{number:06d}"
-        target = place / f"{name}.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        picture(image).save(target)
+    number = 0
+    for x, labels, names in parts:
+        for at, image in enumerate(x):
+            place = folder
+            if classes and labels is not None:
+                place = folder / classes[int(labels[at])].replace("/", "-")
+            target = place / f"{names[at] if names else f'{number:06d}'}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            picture(image).save(target)
+            number += 1
 
 
-def _write_parquet(
-    file: Path, x: np.ndarray, labels: np.ndarray | None, classes: Sequence[str], names: Sequence[str] | None
-) -> None:
+def _write_npy(path: Path, shape: Sequence[int], parts: Iterable[Part], classes: Sequence[str] | None) -> None:
+    with path.open("wb") as file:
+        _stream(file, np.uint8, _frame(shape), (_frames(x) for x, _, _ in parts))
+
+
+def _write_npz(path: Path, shape: Sequence[int], parts: Iterable[Part], classes: Sequence[str] | None) -> None:
+    # An array in an archive begins with how long it is, so both are written out before.
+    with tempfile.TemporaryFile(dir=path.parent) as x, tempfile.TemporaryFile(dir=path.parent) as y:
+
+        def seen() -> Iterator[np.ndarray]:
+            for images, labels, _ in parts:
+                if classes is not None and labels is not None:
+                    y.write(np.asarray(labels, np.int64).tobytes())
+                yield _frames(images)
+
+        y.write(_array_head(np.int64, (0,)))
+        count = _stream(x, np.uint8, _frame(shape), seen())
+        y.seek(0)
+        y.write(_array_head(np.int64, (count,)))
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, file in (("x", x), ("y", y)) if classes is not None else (("x", x),):
+                file.seek(0)
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    shutil.copyfileobj(file, member)
+
+
+def _stream(file: IO[bytes], kind: Any, frame: tuple[int, ...], arrays: Iterable[np.ndarray]) -> int:
+    """Writes arrays (n, *frame) one behind the other as one .npy; how long it became."""
+    file.write(_array_head(kind, (0, *frame)))
+    count = 0
+    for array in arrays:
+        file.write(array.tobytes())
+        count += len(array)
+    file.seek(0)
+    file.write(_array_head(kind, (count, *frame)))
+    return count
+
+
+def _array_head(kind: Any, shape: tuple[int, ...]) -> bytes:
+    """What a .npy begins with: as long for any count, since numpy leaves room for it to grow."""
+    head = io.BytesIO()
+    descr = np.lib.format.dtype_to_descr(np.dtype(kind))
+    np.lib.format.write_array_header_1_0(head, {"descr": descr, "fortran_order": False, "shape": shape})
+    return head.getvalue()
+
+
+def _frame(shape: Sequence[int]) -> tuple[int, ...]:
+    channels, height, width = shape
+    return (height, width) if channels == 1 else (height, width, channels)
+
+
+def _frames(x: np.ndarray) -> np.ndarray:
+    return x[:, 0] if x.shape[1] == 1 else x.transpose(0, 2, 3, 1)
+
+
+def _write_parquet(path: Path, shape: Sequence[int], parts: Iterable[Part], classes: Sequence[str] | None) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = []
-    for number, image in enumerate(x):
-        buffer = io.BytesIO()
-        picture(image).save(buffer, "PNG")
-        rows.append({"bytes": buffer.getvalue(), "path": f"{names[number] if names else f'{number:06d}'}.png"})
-    columns: dict[str, Any] = {"image": rows}
-    if labels is not None:
-        columns["label"] = [classes[i] for i in labels] if classes else labels
-    pq.write_table(pa.table(columns), file)
+    fields = [("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))]
+    if classes is not None:
+        fields.append(("label", pa.string() if classes else pa.int64()))
+    number = 0
+    with pq.ParquetWriter(path, pa.schema(fields)) as file:
+        for x, labels, names in parts:
+            columns: dict[str, Any] = {"image": []}
+            for at, image in enumerate(x):
+                buffer = io.BytesIO()
+                picture(image).save(buffer, "PNG")
+                columns["image"].append(
+                    {"bytes": buffer.getvalue(), "path": f"{names[at] if names else f'{number:06d}'}.png"}
+                )
+                number += 1
+            if classes is not None and labels is not None:
+                columns["label"] = [classes[i] for i in labels] if classes else labels
+            file.write_table(pa.table(columns, pa.schema(fields)))
 
 
 def picture(image: np.ndarray) -> Image.Image:

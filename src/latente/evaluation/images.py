@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latente.evaluation import coding, copying, distances
+from latente.evaluation import copying, distances, rates
 from latente.evaluation.copying import Images
 from latente.evaluation.features import Features, learned
 from latente.evaluation.findings import Chart, Evaluation, Gallery, Say, silent
@@ -94,11 +94,11 @@ def evaluated(
     if held.nats is not None:
         scores += _likelihood(*held.nats, held.test)
         parts = {name: nats / math.log(2) for name, nats in zip(("training", "test"), held.nats)}
-        chart, costly = coding.costs(parts, held.test[: len(held.nats[1])])
+        chart, costly = rates.costs(parts, held.test[: len(held.nats[1])])
         charts.append(chart)
         galleries.append(costly)
     if held.rates is not None:
-        found, chart = coding.rates(*held.rates, held.test[: held.rates[0].shape[1]])
+        found, chart = rates.beside_codecs(*held.rates, held.test[: held.rates[0].shape[1]])
         scores += found
         charts.append(chart)
     if n >= FEWEST:
@@ -295,9 +295,9 @@ def _likelihood(train: np.ndarray, test: np.ndarray, images: Images) -> list[Sco
 def _codecs(images: np.ndarray) -> dict[str, int]:
     """Bytes that general codecs need for the images (N,C,H,W) on one sheet."""
     result = {"xz": len(lzma.compress(images.tobytes(), preset=6))}
-    sheet = coding.sheet(images)
+    sheet = rates.sheet(images)
     if sheet is not None:
         file = io.BytesIO()
-        coding.picture(sheet).save(file, "WEBP", lossless=True, method=4)
+        rates.picture(sheet).save(file, "WEBP", lossless=True, method=4)
         result["WebP"] = len(file.getvalue())
     return result

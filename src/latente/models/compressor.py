@@ -9,14 +9,16 @@ pixels, as it begins, and what a network adds to it: from the first step on it i
 qualities: each has its own price of an error, gain for every channel (Cui et al. 2020, arXiv:2003.02012) and embedding in prior
 and decoder. Rounding passes gradients straight through; bits are interpolated between the two nearest symbols, so they have a
 slope. What is kept to decode (`coder`) has no function but relu: with whole numbers for weights it is exact on any machine.
+Between two trained qualities lie others (`Model.at`): their gains and embeddings are between those of the two.
 Losses in bits a dimension + price * squared error, errors in the 0..255 of pixels.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -32,6 +34,7 @@ SYMBOLS = (
     64,
     32,
 )  # of the brightness of a patch, one channel a colour, and of every other latent channel; half of them below 0
+FINE = 16  # qualities from one trained one to the next
 PATCH = 4  # pixels of a side that become one place of the latents
 NEAR = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0))  # rows and columns away: what a block of the prior sees
 WINDOW = 2  # rows above and places to either side that its first layer sees
@@ -57,6 +60,19 @@ class Config:
     """bits a dimension that a squared error of 1 is worth, at the lowest quality"""
     most_price: float = 0.012
     """the same at the highest"""
+
+    def __post_init__(self) -> None:
+        for name, value, least, most in (
+            ("latent-channels", self.latent_channels, 1, 48), ("width", self.width, 1, 1024), ("blocks", self.blocks, 1, 64),
+            ("decoder-width", self.decoder_width, 2, 1024), ("encoder-width", self.encoder_width, 2, 4096),
+            ("levels", self.levels, 1, 64),
+        ):  # fmt: skip
+            if not isinstance(value, int) or not least <= value <= most:
+                raise ValueError(f"--{name} {value}: from {least} to {most}")
+        if not 0 < self.least_price <= self.most_price < 1e6:
+            raise ValueError(
+                f"--least-price {self.least_price} --most-price {self.most_price}: above 0, the least first"
+            )
 
     @classmethod
     def preset(cls, size: Size, spec: ImageSpec) -> Config:
@@ -189,6 +205,10 @@ class Coder(nn.Module):
         self.config, self.spec, self.one = config, spec, 1
         self.grid = -(-spec.height // PATCH), -(-spec.width // PATCH)
         k, width = config.latent_channels, config.width
+        if k > PATCH**2 * spec.channels:
+            raise ValueError(
+                f"--latent-channels {k}: {PATCH}x{PATCH} pixels have {PATCH**2 * spec.channels} numbers at most"
+            )
         before = [(row, column) for row in range(-WINDOW, 0) for column in range(-WINDOW, WINDOW + 1)]
         self.before = before + [(0, column) for column in range(-WINDOW, 0)]
         self.steps = nn.Embedding(config.levels, k)
@@ -209,6 +229,19 @@ class Coder(nn.Module):
         prices = torch.linspace(math.log(config.least_price), math.log(config.most_price), config.levels)
         with torch.no_grad():
             self.steps.weight.copy_((6 / prices.exp() / math.log(2)).sqrt()[:, None].expand(-1, k) / 127.5)
+
+    @property
+    def remembered(self) -> int:
+        """Numbers that a walk holds of an image, at most."""
+        (height, width), k = self.grid, self.config.latent_channels
+        seen = (height + WINDOW) * (width + 2 * WINDOW) + height * width + 2 * len(self.before)
+        return k * seen + 2 * self.config.width * (len(self.blocks) * (width + 2) + len(NEAR))
+
+    @property
+    def drawn(self) -> int:
+        """Numbers that the synthesis holds of an image, at most."""
+        widest = max(9 * self.config.latent_channels, 24 * self.config.decoder_width, 16 * self.spec.channels)
+        return 2 * widest * self.grid[0] * self.grid[1]
 
     def latents(self, symbols: Tensor, level: Tensor) -> Tensor:
         """Symbols (B,K,h,w), whole, of a quality (B,) -> what the synthesis takes."""
@@ -313,6 +346,28 @@ class Model(nn.Module):
         return total
 
     # ---- use ------------------------------------------------------------------------------------------------------
+
+    @property
+    def qualities(self) -> int:
+        """How many `at` knows."""
+        return FINE * (self.config.levels - 1) + 1
+
+    def at(self, quality: int) -> Model:
+        """A copy that knows one quality alone, as its level 0: of those between two trained ones, `FINE` to the next.
+
+        Gains are interpolated linearly: neighbours are a fifth apart, where that is as good as geometrically, and it is exact.
+        """
+        if not 0 <= quality < self.qualities:
+            raise ValueError(f"quality {quality}: from 0 to {self.qualities - 1}")
+        low, share = divmod(quality, FINE)
+        made, high = copy.deepcopy(self), min(low + 1, self.config.levels - 1)
+        made.config = made.coder.config = replace(self.config, levels=1)
+        for table in (made.encoder.level, made.coder.level, made.coder.steps, made.coder.synthesis.level):
+            rows = table.weight.detach().double()
+            between = (rows[low] * (FINE - share) + rows[high] * share) / FINE
+            table.weight, table.num_embeddings = nn.Parameter(between[None].to(table.weight.dtype)), 1
+        made.prices = self.prices[low : low + 1] ** (1 - share / FINE) * self.prices[high] ** (share / FINE)
+        return made
 
     def symbols(self, batch: Batch, level: int) -> Tensor:
         """What images of a quality are coded as, int64 (B,K,h,w)."""

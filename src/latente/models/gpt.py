@@ -64,8 +64,9 @@ class Config:
         sizes = {"layers": self.layers, "heads": self.heads, "kv-heads": shared, "width": self.width, "ngrams": self.ngrams,
                  "ngram-rows": self.ngram_rows}  # fmt: skip
         for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"--{name} {size}: at least 1")
+            most = {"layers": 1 << 10, "ngrams": 1 << 4}.get(name, 1 << 24)
+            if not 1 <= size <= most:
+                raise ValueError(f"--{name} {size}: at {'least 1' if size < 1 else f'most {most:,}'}")
         for wrong, line in (
             (self.width % (2 * self.heads) > 0, f"--width {self.width}: a multiple of twice --heads {self.heads}"),
             (self.heads % shared > 0, f"--kv-heads {shared}: a divisor of --heads {self.heads}"),
@@ -369,6 +370,12 @@ class Model(nn.Module):
         return CAP * torch.tanh(self.head(x).float() / CAP)
 
     # ---- use ------------------------------------------------------------------------------------------------------
+
+    @property
+    def cached(self) -> int:
+        """Numbers that a cache holds of a text."""
+        c = self.config
+        return 2 * c.layers * (c.kv_heads or c.heads) * (c.width // c.heads) * self.spec.context
 
     def cache(self, rows: int, padding: Tensor | None = None) -> Cache:
         """An empty cache for `rows` texts, the first `padding` (B,) places of each being empty."""

@@ -197,6 +197,15 @@ class Model(nn.Module):
 
         return {"x": self.walk(n, made.get("label")).through(draw), **made}
 
+    @property
+    def remembered(self) -> int:
+        """Numbers that a walk holds of an image, at most."""
+        radius, (channels, height, width) = self.config.window, self.spec.shape
+        seen = (height + radius) * (width + 2 * radius) + 2 * len(self.before)
+        return channels * self.config.embedding * seen + 2 * self.config.width * (
+            len(self.blocks) * (width + 2) + len(NEAR)
+        )
+
     def walk(self, n: int, label: Tensor | None) -> Walk:
         """`n` images about to be made, or read again, number by number; `label` (n,) where there are classes."""
         return Walk(self, n, label)

@@ -8,7 +8,7 @@ import torch
 
 import latente
 from latente.data.sources import open_source
-from latente.evaluation import coding
+from latente.evaluation import rates
 
 
 def smooth(n, seed=0):
@@ -23,7 +23,7 @@ def smooth(n, seed=0):
 def test_cheapest_and_costliest_images_and_their_bits():
     images = smooth(60)
     bits = {"training": np.full(60, 80.0), "test": np.random.default_rng(0).permutation(60) * 8.0}
-    chart, gallery = coding.costs(bits, images)
+    chart, gallery = rates.costs(bits, images)
     (_, cheap), (_, dear) = gallery.rows
     assert (cheap[0] == images[bits["test"] == 0]).all() and (dear[0] == images[bits["test"] == 59 * 8]).all()
     shares, sizes = chart.lines["test images"]
@@ -36,7 +36,9 @@ def test_a_codec_stands_beside_the_standard_ones_at_its_own_quality(channels):
     errors = np.array([[200.0] * 100, [60.0] * 100, [20.0] * 100])
     at = 10 * math.log10(255**2 / 60)
     for size, answer in ((2.0, "good"), (900.0, "bad")):
-        (score,), chart = coding.rates(np.array([[size * 4] * 100, [size * 8] * 100, [size * 9] * 100]), errors, images)
+        (score,), chart = rates.beside_codecs(
+            np.array([[size * 4] * 100, [size * 8] * 100, [size * 9] * 100]), errors, images
+        )
         assert score.name == "bytes_per_image" and score.value == size and score.answer == answer
         assert f"{at:.1f} dB" in score.unit and {"JPEG", "WebP"} <= set(chart.lines) - {"this model"}
         sizes, quality = chart.lines["JPEG"]

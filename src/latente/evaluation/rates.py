@@ -53,7 +53,7 @@ def picture(sheet: np.ndarray) -> Any:
     return Image.fromarray(sheet[:, :, 0] if sheet.shape[2] == 1 else sheet)
 
 
-def rates(bits: np.ndarray, errors: np.ndarray, images: np.ndarray) -> tuple[list[Score], Chart]:
+def beside_codecs(bits: np.ndarray, errors: np.ndarray, images: np.ndarray) -> tuple[list[Score], Chart]:
     """Bytes an image beside standard codecs at the same quality: `bits`, `errors` (squared, of a pixel) are (L,N), of images (N,C,H,W)."""
     sizes, quality = bits.mean(1) / 8, psnr(errors.mean(1))
     curves = {name: curve for name in CODECS if (curve := _curve(name, images)) is not None}

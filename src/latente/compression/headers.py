@@ -1,0 +1,153 @@
+"""The header of a .latente file: exactly these fields, each of its own type and within its bounds.
+
+A file may come from a stranger, so nothing of it is used before its header was read here; `compress` has its own headers read here as
+well, before it writes them. What a header may ask for is bounded, in memory, by the constants below.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, is_dataclass
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from latente import registry
+from latente.codec import exact
+from latente.spec import ImageSpec, TextSpec
+
+PIXELS = 400_000  # of a chunk of images
+PIECE = 1 << 18  # bytes of a chunk of text
+NAMES = 1 << 26  # bytes of all names together
+FILES = 1 << 20  # files of text
+CLASSES = 1 << 16
+CONTEXT = 1 << 16  # tokens a language model sees at once
+CACHED = 1 << 30  # numbers of its cache
+THREADS = 256
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Images:
+    """Of a file of images."""
+
+    codec: Literal["pixels", "latents"]
+    """without loss, with some"""
+    model: str
+    """the family"""
+    config: dict
+    """its settings"""
+    spec: ImageSpec
+    items: int
+    classes: tuple[int, ...]
+    """how many images are of each class"""
+    size: int
+    """images of a chunk; the last may have fewer"""
+    bits: int
+    """of a weight"""
+    weights: str
+    """what `exact.digest` says of them"""
+    quality: int | None
+    """of latents, as the model counts them"""
+
+    def __post_init__(self) -> None:
+        spec = self.spec
+        _check(spec.channels in (1, 3) and spec.height > 0 and spec.width > 0, "the shape of its images")
+        _check(self.size > 0 and self.size * spec.height * spec.width <= PIXELS, "its size of a chunk")
+        _check(2 <= self.bits <= exact.MOST_BITS, "its bits of a weight")
+        _check((self.quality is not None) == (self.codec == "latents"), "its quality")
+        _check(len(self.classes) == len(set(spec.classes)) == len(spec.classes) <= CLASSES, "its classes")
+        _check(all(map(_folder, spec.classes)), "the name of a class")
+        _check(min(self.classes, default=0) >= 0 <= self.items, "its count of images")
+        _check(not self.classes or sum(self.classes) == self.items, "its count of classes")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What decides how floating-point numbers are added up."""
+
+    torch: str
+    machine: str
+    threads: int
+
+    def __post_init__(self) -> None:
+        _check(1 <= self.threads <= THREADS, "its number of threads")
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Of a file of texts."""
+
+    codec: Literal["tokens"]
+    model: str
+    config: dict
+    spec: TextSpec
+    items: int
+    """bytes of all files"""
+    files: int
+    folder: bool
+    """whether they lay in one; else it is one file"""
+    weights: str
+    tokens: str
+    """a hash of what every token stands for"""
+    made_with: Machine
+    probe: int
+    """tokens that a machine's arithmetic is tried on"""
+    fingerprint: str
+    """what came of them"""
+
+    def __post_init__(self) -> None:
+        spec = self.spec
+        _check(0 <= spec.start < spec.vocabulary and 1 <= spec.context <= CONTEXT, "its text")
+        _check(self.items >= 0 and 0 <= self.probe <= PIECE, "its size")
+        _check(0 <= self.files <= FILES and (self.folder or self.files == 1), "its number of files")
+
+
+def read(header: Any) -> Images | Texts:
+    """Raises ValueError for a header that `compress` would not write."""
+    codec = header.get("codec")
+    if codec not in ("pixels", "latents", "tokens"):
+        raise ValueError(f"it is coded by {codec!r:.40}, which this latente does not know: upgrade")
+    return exactly(Texts if codec == "tokens" else Images, header, "header")
+
+
+def family(name: str, does: str) -> registry.Family:
+    """A family of ours that can do something; ValueError for any other: a stranger's path would be a program to run."""
+    if name in registry.names() and hasattr((found := registry.load(name)).Model, does):
+        return found
+    raise ValueError(f"its model {name!r:.40} is none that decodes such files")
+
+
+def exactly(kind: type[T], record: Any, what: str) -> T:
+    """A dataclass from a JSON object that has its fields, no others, each of its own type. Raises ValueError for anything else."""
+    hints, names = get_type_hints(kind), {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    if type(record) is not dict or set(record) != names:
+        raise ValueError(f"its {what} is not one that this latente writes")
+    return kind(**{name: _typed(hints[name], value, name) for name, value in record.items()})
+
+
+def _typed(hint: Any, value: Any, name: str) -> Any:
+    kind, inside = get_origin(hint), get_args(hint)
+    if kind is Literal and any(type(value) is type(known) and value == known for known in inside):
+        return value
+    if kind is UnionType:
+        return None if value is None and type(None) in inside else _typed(inside[0], value, name)
+    if kind is tuple and isinstance(value, list | tuple):
+        return tuple(_typed(inside[0], each, name) for each in value)
+    if is_dataclass(hint):
+        return exactly(hint, value, name)  # type: ignore[arg-type]
+    if hint is float and type(value) in (int, float) and math.isfinite(value):
+        return float(value)
+    if type(value) is hint and not (hint is int and abs(value) >= 1 << 53):
+        return value
+    raise ValueError(f"its {name} cannot be {value!r:.40}")
+
+
+def _folder(name: str) -> bool:
+    """Whether images can lie in a folder of that name, where a - stands for a /."""
+    return bool(name.strip(". ")) and not set(name) & set("\\\0")
+
+
+def _check(holds: bool, what: str) -> None:
+    if not holds:
+        raise ValueError(f"{what} cannot be as its header says")
