@@ -66,7 +66,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(data=st.data())
 def test_tokens_and_back(kind, data):
     values, arrow = KINDS[kind]
@@ -120,7 +120,7 @@ WRITTEN = {
 
 @pytest.mark.parametrize("marker", [None, "NA", "?"])
 @pytest.mark.parametrize("kind", WRITTEN)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(data=st.data())
 def test_written_cells_and_back(kind, marker, data):
     cells, form = WRITTEN[kind]
@@ -143,7 +143,7 @@ def test_cells_as_nobody_would_write_them_are_not_exact():
     assert column.decode(tokens, rest).to_pylist()[1] == "6"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.lists(st.integers(-40, 40) | st.integers(-(10**6), 10**6), max_size=300), st.integers(0, 7), st.integers(2, 30)
 )
@@ -161,7 +161,7 @@ def test_bins_hold_enough_rows_and_no_extremes(values, protect, bins):
         assert all(any(low <= key <= high for low, high in found) for key in keys)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.floats(allow_nan=False), min_size=30, max_size=200), st.randoms())
 def test_drawn_values_are_of_many(values, random):
     array = pa.array(values)
@@ -226,7 +226,7 @@ def test_numbered_identifiers_go_on(values):
 
 
 @pytest.mark.parametrize("kind", ["whole", "decimal", "float", "extreme", "truth", "level", "date", "time ns", "clock"])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(data=st.data())
 def test_tokens_are_allowed_where_some_value_holds(kind, data):
     values, arrow = KINDS[kind]

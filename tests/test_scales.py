@@ -40,7 +40,7 @@ def returns(array: pa.Array, scale: Scale | None = None) -> bool:
 
 
 @pytest.mark.parametrize("kind", [pa.int8(), pa.int64(), pa.uint8(), pa.uint64(), *TIMES], ids=str)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(data=st.data())
 def test_whole_numbers_and_times(kind, data):
     top = {8: 100, 32: 86_000}.get(kind.bit_width, BIG if pa.types.is_integer(kind) else 86_000_000)
@@ -110,7 +110,7 @@ def text_of(unit: int, decimals: int, sign: str, thousands: str) -> str:
 
 
 @pytest.mark.parametrize(("sign", "thousands"), [(".", ""), (",", ""), (",", "."), (".", ","), (",", " "), (".", "'")])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.lists(st.none() | st.integers(-(10**9), 10**9), min_size=1, max_size=20), st.integers(0, 4))
 def test_written_numbers(sign, thousands, units, decimals):
     array = pa.array([None if u is None else text_of(u, decimals, sign, thousands) for u in units], pa.string())
