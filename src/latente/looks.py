@@ -23,6 +23,7 @@ from latente.run import CHUNK, TEXTS, held, rows_of
 from latente.training import stopping
 
 GLANCED, LETTERS = 400, 128  # passages of validation text, and characters of each, that are looked at
+GLANCED_ROWS = 2_000  # validation rows that are looked at
 FEWEST_LOOKS = 4  # with fewer, patience has nothing to go by
 
 
@@ -104,7 +105,7 @@ class TableLooks(Looks):
 
     def __init__(self, data: Any, seed: int, distance: str) -> None:
         super().__init__(data, seed)
-        self.real = rows_of(data, data.cells(data.splits["validation"][: tables.GLANCED]))
+        self.real = rows_of(data, data.cells(data.splits["validation"][:GLANCED_ROWS]))
 
     def glance(self, model: Any, step: int) -> tuple[judge.Judgement, float]:
         drawn = model.sample(len(self.real), generator=keyed(self.seed, "look", step))["tokens"].cpu().numpy()
