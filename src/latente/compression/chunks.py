@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from latente.codec.layout import Damaged
-from latente.compression.headers import NAMES
+from latente.compression.headers import FILES, NAMES
 from latente.data.errors import first_line
 from latente.evaluation.findings import Say
 
@@ -110,8 +110,8 @@ def unsqueezed(content: bytes, most: int) -> bytes:
 def squeezed_names(names: Sequence[str]) -> bytes:
     """What files are called. Raises ValueError where they are too many to be read again."""
     content = "\0".join(names).encode("utf-8", "surrogatepass")
-    if len(content) > NAMES:
-        raise ValueError(f"the names of these files take {len(content):,} bytes; at most {NAMES:,} can be kept")
+    if len(content) > NAMES or len(names) > FILES:
+        raise ValueError(f"{len(names):,} names of {len(content):,} bytes; at most {FILES:,} of {NAMES:,} can be kept")
     return squeezed(content)
 
 
@@ -119,10 +119,10 @@ def unsqueezed_names(content: bytes, count: int) -> list[str]:
     """The inverse of `squeezed_names`. Raises ValueError for other bytes, another count, or names that are no different paths below a
     folder."""
     found = unsqueezed(content, NAMES)
-    if found.count(b"\0") != max(0, count - 1) or (not count and found):
+    if count > FILES or found.count(b"\0") != max(0, count - 1) or (not count and found):
         raise ValueError("its names are of other files")
     names = found.decode("utf-8", "surrogatepass").split("\0") if count else []
-    if len({inside(name) for name in names}) < count:
+    if len({str(inside(name)) for name in names}) < count:
         raise ValueError("two of its names are the same")
     return names
 

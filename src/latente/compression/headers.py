@@ -18,7 +18,7 @@ from latente.spec import ImageSpec, TextSpec
 PIXELS = 400_000  # of a chunk of images
 PIECE = 1 << 18  # bytes of a chunk of text
 NAMES = 1 << 26  # bytes of all names together
-FILES = 1 << 20  # files of text
+FILES = 1 << 22  # that have names
 CLASSES = 1 << 16
 CONTEXT = 1 << 16  # tokens a language model sees at once
 CACHED = 1 << 30  # numbers of its cache

@@ -123,11 +123,11 @@ class ImageJob:
         wanted = self._wish.bytes_per_item
         if wanted is None or size <= wanted * len(self.x) or not len(self.x) or self._quality is None:
             return
-        self._most -= size - wanted * len(self.x)  # by so much the estimate was too low
-        found, self._tries = quality.small(self._estimated, self._quality, self._most), self._tries - 1
-        if found is None or not self._tries:
+        if not self._quality:
             raise self._unreached(size)
-        self._quality = found
+        self._most -= size - wanted * len(self.x)  # by so much the estimate was too low
+        self._tries -= 1
+        self._quality = (self._tries and quality.small(self._estimated, self._quality, self._most)) or 0
         self._build()
         raise Missed
 
@@ -188,7 +188,7 @@ class PackedImages:
         payloads = [self.reader.chunk(number) for number in numbers]
         try:
             return _images(self.coding, payloads, counts)
-        except (ValueError, RuntimeError, MemoryError) as error:
+        except Exception as error:  # of a forged payload, each library raises whatever it met
             if len(numbers) > 1:
                 return [self._labelled([number])[0] for number in numbers]  # names the one it is
             raise chunks.undecodable(self.reader.name, numbers[0], error) from None
@@ -196,6 +196,8 @@ class PackedImages:
     def write(self, out: Path, lost: list[Damaged] | None, say: Say) -> Path:
         """A folder of PNG, .npy, .npz or .parquet, as `write_images`."""
         check_output(out)
+        if self.reader.items > self.held.items:
+            raise ValueError(f"it has {self.reader.items:,} images, its header says {self.held.items:,}")
         names = self._names(lost)
         labelled = bool(self.spec.classes) and (
             names is None or bool(out.suffix)

@@ -174,7 +174,7 @@ class PackedTexts:
                     found.append(_bytes(self.model, self.meanings, payload, size))
             except Damaged:
                 raise
-            except (ValueError, RuntimeError, MemoryError) as error:
+            except Exception as error:  # of a forged payload, each library raises whatever it met
                 raise chunks.undecodable(self.reader.name, number, error) from None
         return found
 
@@ -191,10 +191,13 @@ class PackedTexts:
                 for place in places:
                     place.parent.mkdir(parents=True, exist_ok=True)
                     place.open("xb").close()
-                starts = list(accumulate((size for _, size in files), initial=0))[:-1]
+                starts = list(accumulate((size for _, size in files), initial=0))
                 for number, content in chunks.each(len(self.reader), 1, self.decode, lost, say):
-                    place = places[bisect_right(starts, self.reader.items_of(number).start) - 1]
-                    with place.open("ab") as file:
+                    items = self.reader.items_of(number)
+                    at = min(bisect_right(starts, items.start), len(places)) - 1
+                    if not places or items.stop > starts[at + 1]:
+                        raise ValueError("the sizes of its files are not those of its chunks")
+                    with places[at].open("ab") as file:
                         file.write(content)
         except OSError as error:
             raise DataError(f"cannot write {out}: {error.strerror or error}") from None

@@ -23,24 +23,34 @@ from latente.data.table import TableOptions
 MOST_LEVELS = 1 << 21  # different values of a column that are counted
 NEARLY = 0.9  # share of different values from which a written column is an identifier, or text
 TRUTHS = ({"true", "false"}, {"yes", "no"}, {"y", "n"}, {"t", "f"}, {"ja", "nein"}, {"oui", "non"})
+COUNTED = 1 << 12  # different cells of written numbers that are counted one by one
 _SAMPLE = 2_000
 
 
 class Seen:
     """What was seen of one column."""
 
-    def __init__(self, field: pa.Field, form: Form, wanted: Kind | None) -> None:
+    def __init__(self, field: pa.Field, form: Form, wanted: Kind | None, levels_only: bool = False) -> None:
         self.name, self.kind = field.name, field.type
         self.wanted: Kind | None = wanted
         self.csv = form.kind in ("csv", "tsv")
         self.rows = self.missing = 0
-        self.markers: Counter[str] = Counter()
+        self.dropped = False
+        """whether cells are no longer counted one by one"""
+        self.lost = False
+        """whether one that is no number came after that"""
         self.levels: Counter[str] | None = Counter()
         self.counting: Counting | None = None
         written = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
         counted = pa.types.is_integer(field.type) or pa.types.is_floating(field.type) or pa.types.is_decimal(field.type)
-        if wanted not in ("category", "boolean", "ignored") and (
-            counted or pa.types.is_temporal(field.type) or (written and (self.csv or wanted in ("number", "datetime")))
+        if (
+            not levels_only
+            and wanted not in ("category", "boolean", "ignored")
+            and (
+                counted
+                or pa.types.is_temporal(field.type)
+                or (written and (self.csv or wanted in ("number", "datetime")))
+            )
         ):
             self.counting = Counting(field.type, form.decimal, form.thousands)
             if not written:
@@ -57,8 +67,11 @@ class Seen:
                 raise DataError(
                     f"{where}: column {self.name!r} holds numbers too large to be counted; name it a category, or ignored"
                 )
-        if self.levels is not None:
+            self.lost |= self.dropped and self.counting.scale is None
+        if self.levels is not None and not self.lost:
             self._count(array, where)
+            if self.counting is not None and self.counting.scale is not None and len(self.levels) > COUNTED:
+                self.levels, self.dropped = Counter({m: self.levels[m] for m in MARKERS if m in self.levels}), True
 
     def _count(self, array: pa.Array, where: str) -> None:
         assert self.levels is not None
@@ -89,7 +102,7 @@ class Seen:
         marker = self._marker() if scale is not None and scale.written else None
         present = (
             self.rows - self.missing
-            if self.levels is None
+            if self.levels is None or self.dropped
             else sum(self.levels.values())
             - (sum(self.levels[m] for m in MARKERS) if scale is not None and scale.written else 0)
         )
@@ -190,7 +203,10 @@ def wanted_kinds(options: TableOptions, names: list[str]) -> dict[str, Kind]:
         raise DataError(f'{where}: {{"column": "kind", ...}}, not {type(given).__name__}')
     found: dict[str, Kind] = {}
     for name, kind in given.items():
+        more = [str(key) for key in kind if key != "kind"] if isinstance(kind, Mapping) else []
         kind = kind.get("kind") if isinstance(kind, Mapping) else kind
+        if more:
+            raise DataError(f"{where}: {name!r} says {', '.join(more)}, which is not known; only kind is")
         if name not in names:
             raise DataError(f"{where}: no column {name!r}; there are {', '.join(names[:40])}")
         if kind not in KINDS or kind == "constant":
@@ -231,15 +247,26 @@ def _mixed(x: np.ndarray) -> np.ndarray:
 
 
 def inferred(table: Table, options: TableOptions) -> tuple[list[Column], np.ndarray, dict[str, Seen]]:
-    """What the columns are, the hash of every row (N,) uint64, and what was seen. Reads the table once."""
+    """What the columns are, the hash of every row (N,) uint64, and what was seen. Reads the table once; again where what
+    looked like many numbers is none."""
     wanted = wanted_kinds(options, table.schema.names)
-    seen = {field.name: Seen(field, table.form, wanted.get(field.name)) for field in table.schema}
+    hashes, seen = _read(table, wanted, frozenset())
+    lost = frozenset(name for name, one in seen.items() if one.lost)
+    if lost:
+        hashes, seen = _read(table, wanted, lost)
+    if not len(hashes):
+        raise DataError(f"{table.name} holds no rows")
+    return [one.column(table.name) for one in seen.values()], hashes, seen
+
+
+def _read(table: Table, wanted: Mapping[str, Kind], levels_only: frozenset[str]) -> tuple[np.ndarray, dict[str, Seen]]:
+    """The hash of every row (N,) uint64, and what was seen; no numbers are looked for in `levels_only`."""
+    seen = {
+        field.name: Seen(field, table.form, wanted.get(field.name), field.name in levels_only) for field in table.schema
+    }
     hashes: list[np.ndarray] = []
     for batch in table.batches():
         for name, column in zip(batch.schema.names, batch.columns):
             seen[name].see(column, table.name)
         hashes.append(row_hashes(batch))
-    rows = sum(map(len, hashes))
-    if not rows:
-        raise DataError(f"{table.name} holds no rows")
-    return [one.column(table.name) for one in seen.values()], np.concatenate(hashes), seen
+    return np.concatenate([np.zeros(0, np.uint64), *hashes]), seen

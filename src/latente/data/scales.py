@@ -373,6 +373,9 @@ class Counting:
             self._step(_integers(array, self.scale.type)[there])
             return
         if pa.types.is_decimal(array.type):
+            if not _are_floats(pc.drop_null(array)):
+                self.scale = None
+                return
             self._see_floats(np.asarray(pc.drop_null(array).cast(pa.float64())))
         elif pa.types.is_integer(array.type):
             values = pc.drop_null(array)
@@ -468,6 +471,14 @@ class Counting:
         if self.scale.written and self.scale.kind == "decimal":
             style = "fixed" if self.most == self.least or self.trailing else "minimal"
         return replace(self.scale, multiple=multiple, offset=(self.first or 0) % multiple, style=style)
+
+
+def _are_floats(decimals: pa.Array) -> bool:
+    """Whether all of them come back from float64."""
+    try:
+        return decimals.cast(pa.float64()).cast(decimals.type, safe=False).equals(decimals)
+    except pa.ArrowInvalid:
+        return False
 
 
 def _formats(cells: pa.Array) -> list[str]:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 CAP = 50_000  # rows held out for each purpose, at most
 FEWEST = 20
 MISSING, ODD = np.iinfo(np.int64).min, np.iinfo(np.int64).min + 1  # keys that no value has
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass
@@ -336,6 +336,11 @@ def split(hashes: np.ndarray, test: int | None, options: TableOptions, name: str
         raise DataError(f"{name} holds {len(ranked)} different rows: too few to train on; at least {FEWEST} are needed")
     held = 0 if test is not None or not options.test else min(CAP, max(1, round(options.test * len(ranked))))
     fresh = min(CAP, max(1, round(options.validation * len(ranked))))
+    if held + fresh >= len(ranked):
+        raise DataError(
+            f"--validation {options.validation} and --test {options.test} leave none of the {len(ranked)} different rows of "
+            f"{name} to train on; hold out less"
+        )
     mine = hashes[rest]
     first = ranked[held] if held else ranked[0]
     last = ranked[held + fresh]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from latente import checkpoint
+from latente.data import hub
 from latente.data.dataset import Dataset
 from latente.data.errors import DataError
 from latente.data.sources import lasting
@@ -69,7 +70,8 @@ def apply(run: ImageRun, what: str, source: Any, path: str | Path) -> int:
     check_output(what, path)
     run.require(what)
     data, kept = run.open(source), lasting(source)
-    name = None if kept is None else data.name if Path(kept).is_absolute() else kept
+    local = kept is not None and Path(kept.removeprefix(hub.PREFIX)).exists()
+    name = data.name if local else kept  # where things lie on this disk is nobody's business
     how = {
         "what": what, "source": {"name": name, "fingerprint": data.fingerprint}, "options": asdict(run.reading),
     }  # fmt: skip
