@@ -8,7 +8,6 @@ Train on synthetic, test on real (Esteban et al. 2017, arXiv:1706.02633). Interv
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from latente.evaluation.distances import Z
 from latente.evaluation.judge import membership
 from latente.evaluation.scores import Answer, Score
 from latente.evaluation.table_rows import Held, Rows
-from latente.evaluation.table_trees import inputs
+from latente.evaluation.table_trees import fitted
 from latente.rng import key
 
 USED = 20_000  # rows a model learns from
@@ -95,18 +94,13 @@ def _given(part: Rows, target: int) -> tuple[np.ndarray, list[bool]]:
 
 def _classified(train: Rows, test: Rows, target: int, levels: np.ndarray, seed: int) -> Measure:
     """AUC, a mean over levels of one against the rest, and macro-F1."""
-    from sklearn.ensemble import HistGradientBoostingClassifier
-
     (x, kinds), (u, _) = (_given(part, target) for part in (train, test))
     y, v = (_named(part.values[:, target], levels) for part in (train, test))
     there, seen = np.unique(v), np.unique(y)
     chances = np.zeros((len(v), len(levels) + 1))
     if len(seen) > 1:
-        rounds = min(100, TREES // len(seen)) if len(seen) > 2 else 100
-        given: Any = np.array(kinds, bool)
-        read = inputs(x, kinds)
-        model = HistGradientBoostingClassifier(max_iter=rounds, categorical_features=given, random_state=seed % 2**31)
-        chances[:, seen] = model.fit(read(x), y).predict_proba(read(u))
+        rounds = min(100, TREES // len(seen))
+        chances[:, seen] = fitted("classes", x, y, kinds, seed, rounds)(u)
     else:
         chances[:, seen] = 1.0
     told = chances.argmax(1)
@@ -128,14 +122,9 @@ def _classified(train: Rows, test: Rows, target: int, levels: np.ndarray, seed: 
 
 def _regressed(train: Rows, test: Rows, target: int, seed: int) -> Measure:
     """The share of the variance that is explained."""
-    from sklearn.ensemble import HistGradientBoostingRegressor
-
     (x, kinds), (u, _) = (_given(part, target) for part in (train, test))
     y, v = (part.values[~np.isnan(part.values[:, target]), target] for part in (train, test))
-    given: Any = np.array(kinds, bool)
-    read = inputs(x, kinds)
-    model = HistGradientBoostingRegressor(categorical_features=given, random_state=seed % 2**31)
-    errors = np.square(v - model.fit(read(x), y).predict(read(u))) if len(y) else np.square(v - v.mean())
+    errors = np.square(v - (fitted("number", x, y, kinds, seed)(u) if len(y) > 1 else v.mean()))
 
     def measure(weights: np.ndarray) -> list[float]:
         spread = np.average(np.square(v - np.average(v, weights=weights)), weights=weights)
