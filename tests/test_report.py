@@ -294,7 +294,7 @@ def test_what_was_not_measured_never_looks_good_or_bad(run):
         ("informs", "Faithful?", "for information"), ("good", "Varied?", "good"), ("none", "Copied?", "not measured"),
         ("none", "Useful?", "not measured"), ("none", "Does it predict?", "not measured"),
     ]  # fmt: skip
-    assert cards[1]["rests"] == ["Real images reached"] and not any(card["rests"] for card in cards if card != cards[1])
+    assert cards[1]["rests"] == ["Real items reached"] and not any(card["rests"] for card in cards if card != cards[1])
     assert answers.verdict(run, Evaluation([bare]))["sentence"] == "Too little was measured for a verdict."
 
 

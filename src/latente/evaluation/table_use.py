@@ -1,4 +1,4 @@
-"""What samples are worth to a model that learns from them, and what the generative model itself foresees.
+"""What samples are worth to a model that learns from them.
 
     as many samples, training rows --trees learn the target--> its values in test rows --> AUC, macro-F1, or R^2, beside each other
 
@@ -7,12 +7,11 @@ Train on synthetic, test on real (Esteban et al. 2017, arXiv:1706.02633). Interv
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
 from latente.evaluation.distances import Z
-from latente.evaluation.judge import membership
 from latente.evaluation.scores import Answer, Score
 from latente.evaluation.table_rows import Held, Rows
 from latente.evaluation.table_trees import fitted
@@ -131,45 +130,3 @@ def _regressed(train: Rows, test: Rows, target: int, seed: int) -> Measure:
         return [1 - float(np.average(errors, weights=weights) / max(spread, 1e-300))]
 
     return measure
-
-
-# ---- likelihood --------------------------------------------------------------------------------------------------------
-
-
-def likelihood(held: Held) -> list[Score]:
-    """Nats a test row costs, beside what it costs column by column; and whether the model knows its training rows."""
-    assert held.nats is not None
-    train, test = held.nats
-    half = Z * float(test.std(ddof=1)) / len(test) ** 0.5 if len(test) > 1 else 0.0
-    value, known = float(test.mean()), float(train.mean())
-    words, answer = f"a held-out row costs {value:.2f} nats, a training row {known:.2f}", None
-    references = {"training rows": known}
-    if held.alone is not None:
-        references = {"each column on its own": float(held.alone.mean())}
-        won = held.alone - test
-        slack = Z * float(won.std(ddof=1)) / len(won) ** 0.5 if len(won) > 1 else 0.0
-        answer = "good" if won.mean() > slack else "unsure" if won.mean() > -slack else "bad"
-        words += f", one foreseen column by column {held.alone.mean():.2f}"
-        words += "" if answer == "good" else ": what goes together is not learnt; train longer, or a larger size"
-    score = Score(
-        "nats_per_row",
-        value,
-        (value - half, value + half),
-        "lower",
-        "nats per row",
-        references,
-        words,
-        "predicts",
-        answer,
-    )
-    return [score, membership(train, test, "rows")]
-
-
-def independent(train: np.ndarray, test: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
-    """-ln p of each row of `test` tokens (N,F) where each of the F fields, of `sizes` tokens, is foreseen by how often its tokens occur
-    in `train`, each counted once more than it does (Laplace)."""
-    cost = np.zeros(len(test))
-    for field, size in enumerate(sizes):
-        counts = np.bincount(train[:, field].astype(np.int64), minlength=size) + 1.0
-        cost -= np.log(counts / counts.sum())[test[:, field].astype(np.int64)]
-    return cost
