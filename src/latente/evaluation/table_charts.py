@@ -21,7 +21,7 @@ def marginals(made: Rows, test: Rows, columns: np.ndarray) -> list[Panels]:
     order = np.argsort(np.nan_to_num(columns, nan=1.0), kind="stable")[:SHOWN]
     parts = [_column(made, test, int(c), float(columns[c])) for c in order]
     left = f" The {len(order)} that differ most of {len(columns)} columns." if len(columns) > len(order) else ""
-    note = f"Those first that differ most. Heights are shares of rows; rare and missing cells are told in words.{left}"
+    note = f"Those first that differ most. Heights are shares of rows, bars per cent of rows.{left}"
     return [Panels("Column by column", note, parts)]
 
 
@@ -70,8 +70,8 @@ def _levels(test: Rows, c: int, values: Sequence[np.ndarray], note: str) -> Bars
         if any(counted):
             labels.append(label)
             shares = [[*share, count] for share, count in zip(shares, counted)]
-    bars = {name: np.array(share) / max(1, len(v)) for name, share, v in zip(KINDS, shares, values)}
-    return Bars(test.names[c], note, "share of rows", labels, bars)
+    bars = {name: 100 * np.array(share) / max(1, len(v)) for name, share, v in zip(KINDS, shares, values)}
+    return Bars(test.names[c], note, "% of rows", labels, bars)
 
 
 def together(made: Rows, test: Rows) -> list[Matrix]:

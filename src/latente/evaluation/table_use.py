@@ -55,11 +55,14 @@ def useful(samples: Rows, held: Held, test: Rows, seed: int) -> list[Score]:
     words = f"trained on {n:,} samples, a model {does} {value:.3f}; trained on as many real rows, {usual:.3f}"
     if answer != "good":
         words += ": add real rows to them, or train longer"
-    kind, best = ("tstr_auc", "0.5 = no better than chance") if discrete else ("tstr_r2", "share of variance explained")
     beside = "trained on real rows"
-    scores = [
-        Score(kind, float(value), _around(value, half), "higher", best, {beside: float(usual)}, words, "useful", answer)
-    ]
+    ci, references = _around(value, half), {beside: float(usual)}
+    if discrete:
+        unit = "0.5 = no better than chance"
+        scores = [Score("tstr_auc", float(value), ci, "higher", unit, references, words, "useful", answer)]
+    else:
+        unit = "share of variance explained"
+        scores = [Score("tstr_r2", float(value), ci, "higher", unit, references, words, "useful", answer)]
     if discrete:
         (value, usual), half = found[:, 1], halves[0, 1]
         words = f"it names {name} with a macro-F1 of {value:.3f}; trained on real rows, {usual:.3f}"

@@ -76,7 +76,7 @@ def squares(axes: Any, table: np.ndarray) -> None:
         path = Path(np.concatenate([corners + place for place in places]), codes * len(places))
         colour = COLOURS["line0" if shade > 0 else "line1"]
         axes.add_patch(PathPatch(path, facecolor=colour, alpha=abs(shade) / SHADES, linewidth=0))
-    axes.set(xlim=(0, count), ylim=(count, 0), aspect="equal")
+    axes.set(xlim=(0, count or 1), ylim=(count or 1, 0), aspect="equal")
     for side in axes.spines.values():
         side.set(visible=True, color=COLOURS["rule"])
     step = max(1, -(-count // 12))
