@@ -22,7 +22,7 @@ from latente.codec.coding import Decoder, Encoder, frequencies
 from latente.codec.layout import Damaged
 from latente.codec.reader import Reader
 from latente.codec.writer import Writer
-from latente.compression import Archive, chunks, compress, decompress, headers
+from latente.compression import Archive, chunks, compress, decompress, headers, quality
 from latente.compression import texts as packed_texts
 from latente.compression.coders import Lossless
 from latente.compression.images import ImageJob, PackedImages
@@ -395,24 +395,24 @@ def part_of(path, name):
 
 
 def test_a_file_of_next_to_nothing_is_written_out_in_bounded_memory(painter, tmp_path, monkeypatch):
-    """300 chunks of black images: some 100 bytes each that become 400 kB."""
+    """600 chunks of black images: some 100 bytes each that become 400 kB."""
     x = np.zeros((6_000, 1, 8, 8), np.uint8)
     path = compress(painter, (x, np.zeros(6_000, int)), tmp_path / "d.latente", verify=False).path
     with Reader(path) as reader:
-        header, model, chunk = dict(reader.header), reader.part("model"), reader.chunk(0)
-    header |= {"items": 300 * 6_000, "classes": [300 * 6_000, *[0] * 9]}
+        header, model = dict(reader.header), reader.part("model")
+    header |= {"items": 600 * 6_000, "classes": [600 * 6_000, *[0] * 9]}
     raw = chunks.kept(bytes(6_000 * 65), None)
-    assert len(chunk) < 500 and len(raw) < 500
+    assert len(raw) < 500
     with Writer(tmp_path / "bomb.latente", header, {"model": model}) as writer:
-        for _ in range(300):
+        for _ in range(600):
             writer.add(raw, 6_000)
-    assert (tmp_path / "bomb.latente").stat().st_size < 100_000
+    assert (tmp_path / "bomb.latente").stat().st_size < 200_000
     for out in ("out.npy", "out.npz"):
         tracemalloc.start()
         decompress(tmp_path / "bomb.latente", tmp_path / out)
-        assert tracemalloc.get_traced_memory()[1] < 40 << 20  # of 115 MB
+        assert tracemalloc.get_traced_memory()[1] < 90 << 20  # of 230 MB; 64 MiB are LZMA's own
         tracemalloc.stop()
-    assert np.load(tmp_path / "out.npy", mmap_mode="r").shape == (1_800_000, 8, 8)
+    assert np.load(tmp_path / "out.npy", mmap_mode="r").shape == (3_600_000, 8, 8)
 
 
 @pytest.mark.parametrize("name", ["encoder_width", "width", "blocks", "decoder_width", "levels", "latent_channels"])
@@ -447,7 +447,7 @@ def test_a_walk_is_bounded_in_memory(painter, tmp_path, monkeypatch):
         Archive(path)
     found = compress(painter, "digits", tmp_path / "small.latente", verify=False)
     with Archive(found.path) as archive:  # made of smaller chunks
-        assert len(archive.reader) > 10 and len(archive.chunk(3)) * painter.model.remembered <= 1 << 20
+        assert len(archive.reader) > 3 and len(archive.chunk(3)) * painter.model.remembered <= 1 << 20
 
 
 def test_a_chunk_of_another_size_is_damaged(painter, tmp_path):
@@ -648,7 +648,7 @@ def test_bits_between_two_symbols_are_between_theirs_and_have_a_slope():
 def test_lossy_files_are_as_good_or_as_small_as_wished(compressor, tmp_path, capsys):
     data = open_source("digits")
     sizes = []
-    for number, wish in enumerate(({}, {"bytes_per_item": 30.0}, {"psnr": 11.0})):
+    for number, wish in enumerate(({}, {"bytes_per_item": 30.0}, {"psnr": 20.0})):
         found = compress(compressor, data, tmp_path / f"{number}.latente", **wish)
         decompress(found.path, tmp_path / f"{number}.npy")
         made = np.load(tmp_path / f"{number}.npy").astype(float)
@@ -658,10 +658,10 @@ def test_lossy_files_are_as_good_or_as_small_as_wished(compressor, tmp_path, cap
         if "bytes_per_item" in wish:
             assert found.size / found.items <= 30
         if "psnr" in wish:
-            assert 11 <= found.psnr < 11.4
+            assert found.psnr >= 20
     assert sizes[0] >= sizes[2]
     run, out = str(compressor.path), str(tmp_path / "x.latente")
-    assert main(["compress", run, "digits", "--out", str(tmp_path / "y.latente"), "--psnr", "11"]) == 0
+    assert main(["compress", run, "digits", "--out", str(tmp_path / "y.latente"), "--psnr", "20"]) == 0
     said = capsys.readouterr().out
     assert "dB over all of them" in said and "with loss" in said and "the same" not in said
     for words, said in (
@@ -672,39 +672,55 @@ def test_lossy_files_are_as_good_or_as_small_as_wished(compressor, tmp_path, cap
         assert said in capsys.readouterr().err and not (tmp_path / "x.latente").exists()
 
 
-def test_a_quality_is_between_its_neighbours(compressor):
+def test_a_model_of_one_quality_is_the_model_at_that_quality(compressor):
     model, data = compressor.model, open_source("digits")
-    batch = data.batch(data.items[:300])
-    found = []
+    batch = data.batch(data.items[:100])
     with torch.inference_mode():
-        for quality in range(0, model.qualities, 8):
-            bits, errors = model.at(quality).rate(batch, 0)
-            found.append((float(bits.mean()), -float(errors.mean())))
-        for level in range(model.config.levels):  # those that were trained are what they were
-            alone, among = model.at(16 * level).rate(batch, 0), model.rate(batch, level)
+        for level in range(model.config.levels):
+            alone, among = model.at(level).rate(batch, 0), model.rate(batch, level)
             assert all(torch.allclose(a, b, rtol=1e-4) for a, b in zip(alone, among))
-    assert sorted(found) == found or max(b[0] - a[0] for a, b in zip(found[1:], found)) < 0.02 * found[0][0]
-    for wrong in (-1, model.qualities):
+    for wrong in (-1, model.config.levels):
         with pytest.raises(ValueError, match="quality"):
             model.at(wrong)
 
 
-def test_what_is_wished_is_reached_over_all_images(compressor, tmp_path, monkeypatch):
-    """Where those it was looked for on are better, and smaller, than the others."""
+@pytest.mark.parametrize("shift", [-0.5, 0.5])
+def test_a_quality_is_as_good_over_all_images_not_over_those_it_was_looked_for_on(shift, monkeypatch):
+    """Some images are half a decibel better, or worse, than all; qualities are three tenths of one apart."""
+    few, many = np.zeros((20, 1, 8, 8), np.uint8), np.zeros((90, 1, 8, 8), np.uint8)
+
+    class Coder:
+        def __init__(self, level):
+            self.level = level
+
+        def coarse(self, x):
+            reached = 25 + 0.3 * self.level + shift * (len(x) == len(few))
+            return np.full(x.shape, math.sqrt(255**2 / 10 ** (reached / 10)))
+
+    assert quality.good(Coder, 20, 28.0, few, many) == 10
+    assert quality.good(Coder, 20, 28.01, few, many) == 11 and quality.good(Coder, 20, 20.0, few, many) == 0
+    with pytest.raises(ValueError, match=r"reaches 30\.70 dB"):
+        quality.good(Coder, 20, 30.71, few, many)
+    assert quality.small(lambda level: 10 + level, 20, 15.5) == 5 and quality.small(lambda level: 10, 20, 9) is None
+
+
+def test_a_file_larger_than_wished_is_made_again(compressor, tmp_path, monkeypatch):
+    """Where the images that the quality was looked for on take less than the others."""
     data = open_source("digits")
     order = np.argsort(data.images.reshape(len(data.images), -1).std(1))
-    x, y = data.images[order], data.labels[order]
-    model = compressor.model
-    with torch.inference_mode():
-        middle = model.at(model.qualities // 2)
-        bits, errors = middle.rate({"x": torch.from_numpy(x), "label": torch.from_numpy(y)}, 0)
-    good, small = 10 * math.log10(255**2 / float(errors.mean())), float(bits.mean()) / 8
+    whole = data.images[order], data.labels[order]
+    best = compress(compressor, whole, tmp_path / "best.latente", verify=False)
     monkeypatch.setattr(np, "linspace", lambda a, b, n: np.arange(n))  # the plainest images
-    found = compress(compressor, (x, y), tmp_path / "good.latente", psnr=good, verify=False)
-    assert good <= found.psnr < good + 0.2
-    wish = small + 12  # the weights are some bytes an image
-    found = compress(compressor, (x, y), tmp_path / "small.latente", bytes_per_item=wish, verify=False)
-    assert 0.9 * wish < found.size / found.items <= wish
+    told, wish = [], 0.995 * best.size / best.items
+    found = compress(
+        compressor,
+        whole,
+        tmp_path / "small.latente",
+        bytes_per_item=wish,
+        verify=False,
+        say=lambda line: told.append(line),
+    )
+    assert found.size / found.items <= wish and any("larger than wished" in line for line in told)
 
 
 @pytest.mark.parametrize("wish", [{}, {"psnr": 20}, {"bytes_per_item": 30}])

@@ -21,7 +21,6 @@ NAMES = 1 << 26  # bytes of all names together
 FILES = 1 << 22  # that have names
 CLASSES = 1 << 16
 CONTEXT = 1 << 16  # tokens a language model sees at once
-CACHED = 1 << 30  # numbers of its cache
 THREADS = 256
 
 T = TypeVar("T")

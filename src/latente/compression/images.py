@@ -82,7 +82,7 @@ class ImageJob:
     def _worth(self, bits: int) -> float:
         """Bytes of a file with weights of so many bits; of a lossy one, with what its errors are worth in bytes at its price."""
         lossy = hasattr(self._run.model, "at")
-        coder, each = self._coder(self._run.model.qualities // 2 if lossy else None, bits), 0.0
+        coder, each = self._coder(self._run.model.config.levels // 2 if lossy else None, bits), 0.0
         if n := len(self._some):
             _, cost, made = coder.code(self._some, self._some_labels, [n])
             each = cost.mean() / 8
@@ -99,7 +99,7 @@ class ImageJob:
 
     def _wished(self) -> int:
         """The quality that was asked for; ValueError where there is none."""
-        qualities, wish = self._run.model.qualities, self._wish
+        qualities, wish = self._run.model.config.levels, self._wish
         if not wish or not len(self.x):
             return qualities - 1
         if wish.psnr is not None:

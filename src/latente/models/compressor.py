@@ -9,7 +9,6 @@ pixels, as it begins, and what a network adds to it: from the first step on it i
 qualities: each has its own price of an error, gain for every channel (Cui et al. 2020, arXiv:2003.02012) and embedding in prior
 and decoder. Rounding passes gradients straight through; bits are interpolated between the two nearest symbols, so they have a
 slope. What is kept to decode (`coder`) has no function but relu: with whole numbers for weights it is exact on any machine.
-Between two trained qualities lie others (`Model.at`): their gains and embeddings are between those of the two.
 Losses in bits a dimension + price * squared error, errors in the 0..255 of pixels.
 """
 
@@ -34,7 +33,6 @@ SYMBOLS = (
     64,
     32,
 )  # of the brightness of a patch, one channel a colour, and of every other latent channel; half of them below 0
-FINE = 16  # qualities from one trained one to the next
 PATCH = 4  # pixels of a side that become one place of the latents
 NEAR = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0))  # rows and columns away: what a block of the prior sees
 WINDOW = 2  # rows above and places to either side that its first layer sees
@@ -347,26 +345,15 @@ class Model(nn.Module):
 
     # ---- use ------------------------------------------------------------------------------------------------------
 
-    @property
-    def qualities(self) -> int:
-        """How many `at` knows."""
-        return FINE * (self.config.levels - 1) + 1
-
-    def at(self, quality: int) -> Model:
-        """A copy that knows one quality alone, as its level 0: of those between two trained ones, `FINE` to the next.
-
-        Gains are interpolated linearly: neighbours are a fifth apart, where that is as good as geometrically, and it is exact.
-        """
-        if not 0 <= quality < self.qualities:
-            raise ValueError(f"quality {quality}: from 0 to {self.qualities - 1}")
-        low, share = divmod(quality, FINE)
-        made, high = copy.deepcopy(self), min(low + 1, self.config.levels - 1)
+    def at(self, level: int) -> Model:
+        """A copy that knows one quality alone, as its level 0."""
+        if not 0 <= level < self.config.levels:
+            raise ValueError(f"quality {level}: from 0 to {self.config.levels - 1}")
+        made = copy.deepcopy(self)
         made.config = made.coder.config = replace(self.config, levels=1)
         for table in (made.encoder.level, made.coder.level, made.coder.steps, made.coder.synthesis.level):
-            rows = table.weight.detach().double()
-            between = (rows[low] * (FINE - share) + rows[high] * share) / FINE
-            table.weight, table.num_embeddings = nn.Parameter(between[None].to(table.weight.dtype)), 1
-        made.prices = self.prices[low : low + 1] ** (1 - share / FINE) * self.prices[high] ** (share / FINE)
+            table.weight, table.num_embeddings = nn.Parameter(table.weight.detach()[level : level + 1]), 1
+        made.prices = self.prices[level : level + 1]
         return made
 
     def symbols(self, batch: Batch, level: int) -> Tensor:
