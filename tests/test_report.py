@@ -20,10 +20,10 @@ import latente
 from latente.cli import _Train
 from latente.config import Recipe
 from latente.data.sources import OPTIONS
-from latente.evaluation.findings import Chart, Evaluation, Gallery
+from latente.evaluation.findings import Bars, Chart, Evaluation, Gallery, Matrix, Panels
 from latente.evaluation.scores import Score
 from latente.flags import flags, parsed
-from latente.reports import answers, compare, comparison, curves, glossary, making, report, write
+from latente.reports import answers, charts, compare, comparison, curves, glossary, making, report, write
 from latente.reports.comparing import marks as marked
 from latente.reports.making import command
 
@@ -113,7 +113,16 @@ def test_nothing_of_the_data_becomes_markup(run):
                 Gallery(EVIL, EVIL, [(EVIL, [EVIL]), ("b", [EVIL])], True, [EVIL]),
                 Gallery(EVIL, EVIL, [(f'"{EVIL}', np.zeros((2, 1, 8, 8), np.uint8))], True, [f'"{EVIL}']),
             ],
-            [Chart(EVIL, EVIL, EVIL, EVIL, {EVIL: line, "$\\frac{": line, "_x": line})],
+            [
+                Chart(EVIL, EVIL, EVIL, EVIL, {EVIL: line, "$\\frac{": line, "_x": line}),
+                Bars(EVIL, EVIL, EVIL, [EVIL], {EVIL: np.ones(1)}),
+                Matrix(EVIL, EVIL, [EVIL], {EVIL: np.ones((1, 1))}),
+                Panels(
+                    EVIL,
+                    EVIL,
+                    [Chart(EVIL, EVIL, EVIL, EVIL, {EVIL: line}), Bars(EVIL, EVIL, EVIL, [EVIL], {EVIL: np.ones(1)})],
+                ),
+            ],
             [EVIL],
             {EVIL: EVIL},
         ),
@@ -207,13 +216,57 @@ def test_whole_without_numbers(run, scores):
         Gallery("b", "", [("r", np.zeros((0, 1, 8, 8), np.uint8))]),
         Gallery("c", "", [("r", [])], True),
     ]
-    charts = [Chart("t", "", "x", "y", {"l": (np.arange(3), nothing)}, True), Chart("t", "", "x", "y", {})]
-    found = page(run, Evaluation(scores, empty, charts))
+    figures = [
+        Chart("t", "", "x", "y", {"l": (np.arange(3), nothing)}, True),
+        Chart("t", "", "x", "y", {}),
+        Chart("t", "", "x", "y", {"l": (np.arange(4), nothing)}, steps=True),
+        Bars("t", "", "u", ["x"], {"a": np.array([NAN])}),
+        Bars("t", "", "u", [], {}),
+        Matrix("t", "", [], {"a": np.zeros((0, 0))}),
+        Panels("t", "", []),
+    ]
+    found = page(run, Evaluation(scores, empty, figures))
     assert found.text.count("nothing to show here") == 3
     for score in scores:
         assert score.name in found.text
     strict = json.loads((run.path / "report/metrics.json").read_text(), parse_constant=pytest.fail)
     assert len(strict["scores"]) == len(scores)
+
+
+def test_lengths_of_bars_are_their_figures():
+    bars = Bars("t", "", "u", [f"l{i}" for i in range(60)], {"a": np.arange(60.0), "b": np.full(60, NAN)})
+    (made,) = charts.shown([bars])
+    assert made["names"] == ["a", "b"] and len(made["rows"]) + made["more"] == 60
+    assert [row[1][0][2] for row in made["rows"]] == [
+        pytest.approx(100 * i / 59, abs=0.01) for i in range(len(made["rows"]))
+    ]
+    assert all(row[1][1][2] == 0 for row in made["rows"])
+    (made,) = charts.shown([Bars("t", "", "u", ["x"], {"a": np.array([0.5])}, top=1.0)])
+    assert made["rows"] == [("x", [("a", 0.5, 50.0)])]
+
+
+def test_a_matrix_is_drawn_square_by_square():
+    table = np.array([[1.0, -0.5], [0.0, NAN]])
+    (made,) = charts.shown([Matrix("t", "", ["x", "y"], {"m": table, "n": np.zeros((2, 2))})])
+    first, second = (drawn for _, drawn in made["tables"])
+    assert (
+        len(re.findall(r"<path[^>]*fill: var\(--line0\)", first))
+        == len(re.findall(r"<path[^>]*fill: var\(--line1\)", first))
+        == 1
+    )
+    assert "opacity: 0.5" in first and "--line" not in second
+
+
+def test_large_figures_stay_small(run):
+    parts = [Bars(f"c{i}", "", "u", ["x" * 40] * 500, {"a": np.ones(500), "b": np.ones(500)}) for i in range(200)]
+    parts += [Chart(f"d{i}", "", "x", "y", {"a": (np.arange(99), np.ones(98))}, steps=True) for i in range(200)]
+    many = [
+        Panels("p", "", parts),
+        Matrix("m", "", ["x"] * 500, {"a": np.random.default_rng(0).uniform(-1, 1, (500, 500))}),
+    ]
+    path = write(run, Evaluation([], (), many), ())
+    assert path.stat().st_size < 3_000_000
+    assert "340 more that are not drawn" in path.read_text(encoding="utf-8")
 
 
 def test_without_its_losses_a_run_still_has_a_page(run, tmp_path):
@@ -294,7 +347,7 @@ def test_what_was_not_measured_never_looks_good_or_bad(run):
         ("informs", "Faithful?", "for information"), ("good", "Varied?", "good"), ("none", "Copied?", "not measured"),
         ("none", "Useful?", "not measured"), ("none", "Does it predict?", "not measured"),
     ]  # fmt: skip
-    assert cards[1]["rests"] == ["Real images reached"] and not any(card["rests"] for card in cards if card != cards[1])
+    assert cards[1]["rests"] == ["Real items reached"] and not any(card["rests"] for card in cards if card != cards[1])
     assert answers.verdict(run, Evaluation([bare]))["sentence"] == "Too little was measured for a verdict."
 
 

@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from latente.evaluation.findings import Bars, Chart, Matrix, Panels
 from latente.evaluation.table_copies import compared
+from latente.evaluation.table_nats import ALONE, TREE, likelihood, simpler
 from latente.evaluation.table_quality import associations, quality, shapes, trends
 from latente.evaluation.tables import Held, Rows, evaluated, glance
 
@@ -131,3 +133,81 @@ def test_distances_count_a_level_as_one_and_a_number_by_rank():
     squares = ((points[:, None] - points[None]) ** 2).sum(2)
     assert squares[1, 2] == pytest.approx(1.0) and squares[0, 1] == pytest.approx(0.25)
     assert squares[1, 3] > 1.0  # missing is a state of its own
+
+
+def test_what_was_measured_is_drawn():
+    found = evaluated(rows(2_000, 9), held())
+    panels, matrix, use, near = found.charts
+    assert isinstance(panels, Panels) and {part.title for part in panels.parts} == set(NAMES)
+    for part in panels.parts:
+        if isinstance(part, Chart):  # what is left of all rows are those without a value
+            missing = 0.1 if part.title == "x" else 0.0
+            assert [sum(y) for _, y in part.lines.values()] == pytest.approx([1 - missing] * 2, abs=0.03)
+        else:
+            assert [sum(y) for y in part.bars.values()] == pytest.approx([100, 100])
+    assert isinstance(matrix, Matrix) and isinstance(use, Bars) and isinstance(near, Chart)
+    real, new, between = matrix.tables.values()
+    assert between == pytest.approx(new - real) and np.abs(between).max() < 0.15
+    first, second = (y for _, y in near.lines.values())
+    assert np.abs(first - second).max() < 0.1
+
+
+def test_copies_lie_before_real_rows_in_the_drawing():
+    known = held()
+    copies = known.train.some(slice(2_000))
+    first, second = (y for _, y in evaluated(copies, known).charts[-1].lines.values())
+    assert first[0] == 1.0 and second[0] < 0.5
+
+
+def tokens(n, seed):
+    """A chain of three fields, of which the last two are noisy copies of the first, and one on its own."""
+    random = np.random.default_rng(seed)
+    a = random.integers(0, 4, n)
+    b = np.where(random.random(n) < 0.9, a, random.integers(0, 4, n))
+    c = np.where(random.random(n) < 0.9, b, random.integers(0, 4, n))
+    return np.stack([a, b, c, random.integers(0, 5, n)], 1)
+
+
+def test_counted_models_cost_what_a_chain_costs():
+    found = simpler(tokens(20_000, 0), tokens(20_000, 1), (4, 4, 4, 5))
+    same, other = 0.925, 0.025  # of a noisy copy
+    step = -same * np.log(same) - 3 * other * np.log(other)
+    assert found[ALONE].mean() == pytest.approx(3 * np.log(4) + np.log(5), abs=0.01)
+    assert found[TREE].mean() == pytest.approx(np.log(4) + np.log(5) + 2 * step, abs=0.02)
+
+
+def test_counted_models_are_distributions():
+    every = np.stack(np.meshgrid(*map(np.arange, (4, 4, 4, 5)), indexing="ij"), -1).reshape(-1, 4)
+    for cost in simpler(tokens(200, 0), every, (4, 4, 4, 5)).values():
+        assert np.exp(-cost).sum() == pytest.approx(1)
+
+
+def test_a_likelihood_is_good_that_beats_counting():
+    costs = simpler(tokens(5_000, 0), tokens(1_000, 1), (4, 4, 4, 5))
+    answers = {
+        name: likelihood((nats, nats), costs)[0].answer
+        for name, nats in (("better", costs[TREE] - 0.1), ("between", costs[TREE] + 0.3), ("worse", costs[ALONE] + 0.3))
+    }
+    assert answers == {"better": "good", "between": "unsure", "worse": "bad"}
+
+
+def measured(name):
+    """A table of scikit-learn in four parts: train, test, validation, samples."""
+    datasets = pytest.importorskip("sklearn.datasets")
+    data = getattr(datasets, f"load_{name}")()
+    values = np.column_stack([data.data, data.target]).astype(float)
+    kinds = [False] * data.data.shape[1] + [name != "diabetes"]
+    levels = [()] * data.data.shape[1] + [("0", "1") if name != "diabetes" else ()]
+    every = Rows(values, (*map(str, data.feature_names), "target"), tuple(kinds), tuple(levels))
+    parts = np.split(np.random.default_rng(0).permutation(len(values)), [int(len(values) * s) for s in (0.4, 0.6, 0.8)])
+    train, test, fresh, made = (every.some(at) for at in parts)
+    return Held(train, test, fresh, len(kinds) - 1), made
+
+
+@pytest.mark.parametrize("name", ["breast_cancer", "diabetes"])
+def test_rows_of_small_real_tables_pass_and_copies_of_them_do_not(name):
+    known, made = measured(name)
+    assert "bad" not in [score.answer for score in evaluated(made, known)]
+    values = made.values.copy()
+    values[: len(values) // 5] = known.train.values[: len(values) // 5]
+    assert {f.question: f.answer for f in evaluated(replace(made, values=values), known).findings}["copied"] == "bad"

@@ -3,6 +3,9 @@
 Score ...  ->  Finding: one answer a question, by its worst score
 Gallery    items side by side (samples beside reals; a sample and what it is nearest to)
 Chart      lines (a spectrum, a distribution)
+Bars       figures of several things, a bar each
+Panels     charts and bars of one kind, small, side by side
+Matrix     figures of pairs
 """
 
 from __future__ import annotations
@@ -55,6 +58,45 @@ class Chart:
     lines: Mapping[str, tuple[np.ndarray, np.ndarray]]
     log: bool = False
     """whether y is drawn logarithmically"""
+    steps: bool = False
+    """whether y stays as it is up to the next x: a histogram, x being where its bins begin and, once more, where the last one ends"""
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Figures of several things, a bar each: {name: (n,)}, none below 0."""
+
+    title: str
+    note: str
+    unit: str
+    labels: Sequence[str]
+    """of the n things"""
+    bars: Mapping[str, np.ndarray]
+    top: float | None = None
+    """what a bar of full length stands for; the largest figure where None"""
+
+
+@dataclass(frozen=True)
+class Panels:
+    """Small charts and bars of the same names, beside each other."""
+
+    title: str
+    note: str
+    parts: Sequence[Chart | Bars]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Figures of pairs of the same things, from -1 to 1: {name: (n,n)}."""
+
+    title: str
+    note: str
+    labels: Sequence[str]
+    """of the n things"""
+    tables: Mapping[str, np.ndarray]
+
+
+Figure = Chart | Bars | Panels | Matrix
 
 
 @dataclass(frozen=True)
@@ -63,7 +105,7 @@ class Evaluation:
 
     scores: Sequence[Score]
     galleries: Sequence[Gallery] = ()
-    charts: Sequence[Chart] = ()
+    charts: Sequence[Figure] = ()
     notes: Sequence[str] = ()
     """what a reader must know to trust the figures, a line each"""
     made: Mapping[str, Any] = field(default_factory=dict)

@@ -14,13 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from latente.evaluation import copying
-from latente.evaluation.findings import Gallery
+from latente.evaluation.findings import Chart, Gallery
 from latente.evaluation.scores import Score
+from latente.evaluation.table_charts import nearness
 from latente.evaluation.table_rows import Rows, identities
 from latente.rng import key
 
 POOL = 200_000  # training rows, at most, that copies are looked for among
 NUMBERS = 100_000_000  # that training rows are compared by, at most, all in all
+CURVE = 2_000  # held-out rows whose nearness is drawn
 DIRECTIONS = 48  # numbers a category of more levels is compared by
 
 
@@ -69,8 +71,9 @@ def _directions(codes: np.ndarray, count: int) -> np.ndarray:
     return signs[np.minimum(codes, count - 1)] / np.sqrt(2 * DIRECTIONS)
 
 
-def copied(samples: Rows, train: Rows, test: Rows, seed: int) -> tuple[list[Score], Gallery, int]:
-    """The tests, the samples most like a copy beside what they are nearest to, and how many training rows were looked at."""
+def copied(samples: Rows, train: Rows, test: Rows, seed: int) -> tuple[list[Score], Gallery, Chart, int]:
+    """The tests, the samples most like a copy beside what they are nearest to, how near samples lie beside held-out rows, and how many
+    training rows were looked at."""
     if not len(test):
         raise ValueError("there are no held-out rows to compare with: train with --test above 0")
     random = np.random.default_rng(key(seed, "pool"))
@@ -98,7 +101,8 @@ def copied(samples: Rows, train: Rows, test: Rows, seed: int) -> tuple[list[Scor
         "The samples that lie much nearer to a training row than to any held out; cells that differ stand in [brackets]. Under each: its "
         "distance from the one / from the nearest held-out row."
     )
-    return scores, Gallery("Most like a copy", note, rows, paired=True, captions=captions), len(train)
+    near = nearness(found.to_train, copying.nearest(other[:CURVE], Points(known))[0])
+    return scores, Gallery("Most like a copy", note, rows, paired=True, captions=captions), near, len(train)
 
 
 def line(rows: Rows, at: int, other: Rows | None = None, beside: int = 0) -> str:

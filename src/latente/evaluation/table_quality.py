@@ -13,11 +13,13 @@ Tables are (N,D) float64, NaN is missing; `categorical` (D,) bool.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 
 BINS = 10
+DENSE = 1 << 24  # cells of a table of counts, at most
 CORRELATED, ASSOCIATED = 0.5, 0.3  # SDMetrics' defaults
 
 
@@ -43,41 +45,64 @@ def _shape(real: np.ndarray, made: np.ndarray, discrete: bool) -> float:
 def _variation(a: np.ndarray, b: np.ndarray) -> float:
     """Half the sum of the differences of the shares of each value."""
     _, codes = np.unique(np.concatenate([a, b]), return_inverse=True)
-    count = int(codes.max()) + 1
-    first, second = np.bincount(codes[: len(a)], minlength=count), np.bincount(codes[len(a) :], minlength=count)
-    return 0.5 * float(np.abs(first / len(a) - second / len(b)).sum())
+    return _apart(codes[: len(a)], codes[len(a) :], int(codes.max()) + 1)
+
+
+def _apart(a: np.ndarray, b: np.ndarray, size: int) -> float:
+    """The same, of whole numbers below `size`."""
+    first, second = (np.bincount(part, minlength=size) / len(part) for part in (a, b))
+    return 0.5 * float(np.abs(first - second).sum())
+
+
+@dataclass(frozen=True)
+class _Coded:
+    """The columns of two tables as whole numbers from 0, (D,M) and (D,N); a number has the same meaning in both."""
+
+    real: np.ndarray
+    made: np.ndarray
+    sizes: list[int]
+
+    @classmethod
+    def of(cls, real: Sequence[np.ndarray], made: Sequence[np.ndarray]) -> _Coded:
+        parts, sizes = [], []
+        for a, b in zip(real, made):
+            values, codes = np.unique(np.concatenate([a, b]), return_inverse=True)
+            parts.append(codes)
+            sizes.append(len(values))
+        codes = np.array(parts, np.int64).reshape(len(parts), -1)
+        count = len(real[0]) if len(parts) else 0
+        return cls(codes[:, :count], codes[:, count:], sizes)
+
+    def apart(self, i: int, j: int) -> float:
+        """The total variation between the shares of both columns together."""
+        a, b = (part[i] * self.sizes[j] + part[j] for part in (self.real, self.made))
+        size = self.sizes[i] * self.sizes[j]
+        return _apart(a, b, size) if size <= DENSE else _variation(a, b)
 
 
 def trends(real: np.ndarray, made: np.ndarray, categorical: Sequence[bool]) -> np.ndarray:
     """How alike each pair of columns is that goes together in `real`, (D,D), symmetric; NaN elsewhere."""
     size = real.shape[1]
     found = np.full((size, size), np.nan)
-    coded = [_codes(part, categorical) for part in (real, made)]
+    coded = _Coded.of(*([_wide(part[:, c], d) for c, d in enumerate(categorical)] for part in (real, made)))
     for i, j in combinations(range(size), 2):
         if categorical[i] or categorical[j]:
-            if cramer(coded[0][:, i], coded[0][:, j]) > ASSOCIATED:
-                found[i, j] = 1 - _variation(*(codes[:, i] * (1 << 31) + codes[:, j] for codes in coded))
+            if cramer(coded.real[i], coded.real[j]) > ASSOCIATED:
+                found[i, j] = 1 - coded.apart(i, j)
         else:
-            first, second = (correlation(part[:, i], part[:, j]) for part in (real, made))
+            first = correlation(real[:, i], real[:, j])
             if abs(first) > CORRELATED:
-                found[i, j] = 1 - abs(first - second) / 2
+                found[i, j] = 1 - abs(first - correlation(made[:, i], made[:, j])) / 2
         found[j, i] = found[i, j]
     return found
 
 
-def _codes(table: np.ndarray, categorical: Sequence[bool]) -> np.ndarray:
-    """Whole numbers for the values of each column; of numbers, the bin, one beyond the last for what is missing."""
-    codes = np.empty(table.shape, np.int64)
-    for c, discrete in enumerate(categorical):
-        values = table[:, c]
-        there = values[~np.isnan(values)]
-        if discrete:
-            codes[:, c] = np.where(np.isnan(values), -1, values).astype(np.int64) + 1
-        elif len(there):
-            codes[:, c] = np.digitize(values, np.histogram_bin_edges(there, BINS))
-        else:
-            codes[:, c] = 0
-    return codes
+def _wide(values: np.ndarray, discrete: bool) -> np.ndarray:
+    """Whole numbers for levels, 0 where missing; for numbers their bin of ten as wide as each other, the last one where missing."""
+    if discrete:
+        return np.where(np.isnan(values), -1, values).astype(np.int64) + 1
+    there = values[~np.isnan(values)]
+    return np.digitize(values, np.histogram_bin_edges(there, BINS)) if len(there) else np.zeros(len(values), np.int64)
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
@@ -99,17 +124,20 @@ def quality(real: np.ndarray, made: np.ndarray, categorical: Sequence[bool]) -> 
 
 
 def associations(table: np.ndarray, categorical: Sequence[bool]) -> np.ndarray:
-    """How much each pair of columns goes together, 0 to 1, (D,D): the absolute rank correlation of two numbers, Cramer's V with the bias
-    correction of Bergsma (2013) where a category is in it, numbers in ten bins of equally many."""
+    """How much each pair of columns goes together, (D,D): the rank correlation of two numbers, -1 to 1; where a category is in it, Cramer's
+    V from 0 to 1 with the bias correction of Bergsma (2013), numbers in ten bins of equally many, missing cells a level."""
     size = table.shape[1]
     found = np.eye(size)
     ranks = [_ranked(table[:, c]) for c in range(size)]
+    codes = [
+        _wide(table[:, c], True)
+        if categorical[c]
+        else np.nan_to_num(np.floor(ranks[c] * BINS), nan=BINS).astype(np.int64)
+        for c in range(size)
+    ]
     for i, j in combinations(range(size), 2):
-        if categorical[i] or categorical[j]:
-            pair = [table[:, c] if categorical[c] else np.floor(ranks[c] * BINS) for c in (i, j)]
-            value = cramer(*pair, corrected=True)
-        else:
-            value = abs(correlation(ranks[i], ranks[j]))
+        mixed = categorical[i] or categorical[j]
+        value = cramer(codes[i], codes[j], corrected=True) if mixed else correlation(ranks[i], ranks[j])
         found[i, j] = found[j, i] = 0.0 if np.isnan(value) else value
     return found
 
@@ -125,18 +153,17 @@ def _ranked(values: np.ndarray) -> np.ndarray:
 
 
 def cramer(a: np.ndarray, b: np.ndarray, corrected: bool = False) -> float:
-    """Cramer's V of the rows that have both, 0 to 1; `corrected` for what chance adds to it. NaN where one is always the same."""
-    both = ~np.isnan(a) & ~np.isnan(b)
-    n = int(both.sum())
-    if n < 2:
+    """Cramer's V of whole numbers (N,) and (N,), 0 to 1; `corrected` for what chance adds to it. NaN where one is always the same."""
+    n, (rows, columns) = len(a), (int(part.max(initial=0)) + 1 for part in (a, b))
+    if n < 2 or rows * columns > DENSE:
         return float("nan")
-    (_, i), (_, j) = (np.unique(part[both], return_inverse=True) for part in (a, b))
-    rows, columns = int(i.max()) + 1, int(j.max()) + 1
-    if min(rows, columns) < 2 or rows * columns > 1 << 24:
+    counts = np.bincount(a * columns + b, minlength=rows * columns).reshape(rows, columns)
+    sides = counts.sum(1), counts.sum(0)
+    rows, columns = (int((side > 0).sum()) for side in sides)
+    if min(rows, columns) < 2:
         return float("nan")
-    counts = np.bincount(i * columns + j, minlength=rows * columns).reshape(rows, columns)
-    expected = counts.sum(1, keepdims=True) * counts.sum(0, keepdims=True) / n
-    square = float(((counts - expected) ** 2 / expected).sum()) / n
+    inside = np.square(counts) / np.maximum(np.outer(*sides), 1)
+    square = max(0.0, float(inside.sum()) - 1)  # chi-squared over n
     least = min(rows, columns) - 1.0
     if corrected:
         square = max(0.0, square - (rows - 1) * (columns - 1) / (n - 1))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -52,8 +53,8 @@ class Held:
     target: int | None = None
     """the column whose prediction says how useful samples are"""
     nats: tuple[np.ndarray, np.ndarray] | None = None
-    alone: np.ndarray | None = None
-    """-ln p of the same test rows where each column is foreseen by its own frequencies alone"""
+    simpler: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """-ln p of the same test rows by simpler models, by what they are"""
 
     @property
     def n(self) -> int:

@@ -6,7 +6,7 @@ rows learnt from --inputs--> the frequent levels of each category, all others as
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -37,10 +37,34 @@ def inputs(rows: np.ndarray, categorical: Sequence[bool]) -> Callable[[np.ndarra
 
 def boosted_trees(rows: np.ndarray, fake: np.ndarray, seed: int, categorical: Sequence[bool] = ()) -> Scorer:
     """Learns which rows (N,D) are fake, (N,) bool."""
-    from sklearn.ensemble import HistGradientBoostingClassifier
+    learnt = fitted("classes", rows, fake, categorical or [False] * rows.shape[1], seed)
+    return lambda part: learnt(part)[:, 1]
 
-    given: Any = np.array(categorical or [False] * rows.shape[1], bool)
-    seen = inputs(rows, given)
-    model = HistGradientBoostingClassifier(categorical_features=given, random_state=seed % 2**31)
-    model.fit(seen(rows), fake)
-    return lambda part: model.decision_function(seen(part))
+
+def fitted(
+    kind: Literal["classes", "number"],
+    x: np.ndarray,
+    y: np.ndarray,
+    categorical: Sequence[bool],
+    seed: int,
+    rounds: int = 100,
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Trees that learn y (N,) from x (N,D), and foresee it of other rows: chances (n, classes in order), or numbers (n,).
+
+    They grow in one thread: sums come out alike on every machine, and threads that wait for each other cost more than they save.
+    """
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+    from threadpoolctl import threadpool_limits
+
+    seen, given = inputs(x, categorical), np.array(categorical, bool)
+    family: Any = HistGradientBoostingClassifier if kind == "classes" else HistGradientBoostingRegressor
+    model = family(max_iter=rounds, categorical_features=given, random_state=seed % 2**31)
+    with threadpool_limits(1, "openmp"):
+        model.fit(seen(x), y)
+    foresee = model.predict_proba if kind == "classes" else model.predict
+
+    def foreseen(part: np.ndarray) -> np.ndarray:
+        with threadpool_limits(1, "openmp"):
+            return foresee(seen(part))
+
+    return foreseen

@@ -1,4 +1,4 @@
-"""What samples are worth to a model that learns from them, and what the generative model itself foresees.
+"""What samples are worth to a model that learns from them.
 
     as many samples, training rows --trees learn the target--> its values in test rows --> AUC, macro-F1, or R^2, beside each other
 
@@ -7,16 +7,14 @@ Train on synthetic, test on real (Esteban et al. 2017, arXiv:1706.02633). Interv
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
 from latente.evaluation.distances import Z
-from latente.evaluation.judge import membership
 from latente.evaluation.scores import Answer, Score
 from latente.evaluation.table_rows import Held, Rows
-from latente.evaluation.table_trees import inputs
+from latente.evaluation.table_trees import fitted
 from latente.rng import key
 
 USED = 20_000  # rows a model learns from
@@ -57,11 +55,14 @@ def useful(samples: Rows, held: Held, test: Rows, seed: int) -> list[Score]:
     words = f"trained on {n:,} samples, a model {does} {value:.3f}; trained on as many real rows, {usual:.3f}"
     if answer != "good":
         words += ": add real rows to them, or train longer"
-    kind, best = ("tstr_auc", "0.5 = no better than chance") if discrete else ("tstr_r2", "share of variance explained")
     beside = "trained on real rows"
-    scores = [
-        Score(kind, float(value), _around(value, half), "higher", best, {beside: float(usual)}, words, "useful", answer)
-    ]
+    ci, references = _around(value, half), {beside: float(usual)}
+    if discrete:
+        unit = "0.5 = no better than chance"
+        scores = [Score("tstr_auc", float(value), ci, "higher", unit, references, words, "useful", answer)]
+    else:
+        unit = "share of variance explained"
+        scores = [Score("tstr_r2", float(value), ci, "higher", unit, references, words, "useful", answer)]
     if discrete:
         (value, usual), half = found[:, 1], halves[0, 1]
         words = f"it names {name} with a macro-F1 of {value:.3f}; trained on real rows, {usual:.3f}"
@@ -95,18 +96,13 @@ def _given(part: Rows, target: int) -> tuple[np.ndarray, list[bool]]:
 
 def _classified(train: Rows, test: Rows, target: int, levels: np.ndarray, seed: int) -> Measure:
     """AUC, a mean over levels of one against the rest, and macro-F1."""
-    from sklearn.ensemble import HistGradientBoostingClassifier
-
     (x, kinds), (u, _) = (_given(part, target) for part in (train, test))
     y, v = (_named(part.values[:, target], levels) for part in (train, test))
     there, seen = np.unique(v), np.unique(y)
     chances = np.zeros((len(v), len(levels) + 1))
     if len(seen) > 1:
-        rounds = min(100, TREES // len(seen)) if len(seen) > 2 else 100
-        given: Any = np.array(kinds, bool)
-        read = inputs(x, kinds)
-        model = HistGradientBoostingClassifier(max_iter=rounds, categorical_features=given, random_state=seed % 2**31)
-        chances[:, seen] = model.fit(read(x), y).predict_proba(read(u))
+        rounds = min(100, TREES // len(seen))
+        chances[:, seen] = fitted("classes", x, y, kinds, seed, rounds)(u)
     else:
         chances[:, seen] = 1.0
     told = chances.argmax(1)
@@ -128,59 +124,12 @@ def _classified(train: Rows, test: Rows, target: int, levels: np.ndarray, seed: 
 
 def _regressed(train: Rows, test: Rows, target: int, seed: int) -> Measure:
     """The share of the variance that is explained."""
-    from sklearn.ensemble import HistGradientBoostingRegressor
-
     (x, kinds), (u, _) = (_given(part, target) for part in (train, test))
     y, v = (part.values[~np.isnan(part.values[:, target]), target] for part in (train, test))
-    given: Any = np.array(kinds, bool)
-    read = inputs(x, kinds)
-    model = HistGradientBoostingRegressor(categorical_features=given, random_state=seed % 2**31)
-    errors = np.square(v - model.fit(read(x), y).predict(read(u))) if len(y) else np.square(v - v.mean())
+    errors = np.square(v - (fitted("number", x, y, kinds, seed)(u) if len(y) > 1 else v.mean()))
 
     def measure(weights: np.ndarray) -> list[float]:
         spread = np.average(np.square(v - np.average(v, weights=weights)), weights=weights)
         return [1 - float(np.average(errors, weights=weights) / max(spread, 1e-300))]
 
     return measure
-
-
-# ---- likelihood --------------------------------------------------------------------------------------------------------
-
-
-def likelihood(held: Held) -> list[Score]:
-    """Nats a test row costs, beside what it costs column by column; and whether the model knows its training rows."""
-    assert held.nats is not None
-    train, test = held.nats
-    half = Z * float(test.std(ddof=1)) / len(test) ** 0.5 if len(test) > 1 else 0.0
-    value, known = float(test.mean()), float(train.mean())
-    words, answer = f"a held-out row costs {value:.2f} nats, a training row {known:.2f}", None
-    references = {"training rows": known}
-    if held.alone is not None:
-        references = {"each column on its own": float(held.alone.mean())}
-        won = held.alone - test
-        slack = Z * float(won.std(ddof=1)) / len(won) ** 0.5 if len(won) > 1 else 0.0
-        answer = "good" if won.mean() > slack else "unsure" if won.mean() > -slack else "bad"
-        words += f", one foreseen column by column {held.alone.mean():.2f}"
-        words += "" if answer == "good" else ": what goes together is not learnt; train longer, or a larger size"
-    score = Score(
-        "nats_per_row",
-        value,
-        (value - half, value + half),
-        "lower",
-        "nats per row",
-        references,
-        words,
-        "predicts",
-        answer,
-    )
-    return [score, membership(train, test, "rows")]
-
-
-def independent(train: np.ndarray, test: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
-    """-ln p of each row of `test` tokens (N,F) where each of the F fields, of `sizes` tokens, is foreseen by how often its tokens occur
-    in `train`, each counted once more than it does (Laplace)."""
-    cost = np.zeros(len(test))
-    for field, size in enumerate(sizes):
-        counts = np.bincount(train[:, field].astype(np.int64), minlength=size) + 1.0
-        cost -= np.log(counts / counts.sum())[test[:, field].astype(np.int64)]
-    return cost

@@ -14,13 +14,13 @@ from functools import partial
 
 import numpy as np
 
-from latente.evaluation import distances, table_copies, table_use
+from latente.evaluation import distances, table_copies, table_nats, table_use
 from latente.evaluation.copying import more_than
 from latente.evaluation.distances import Z
-from latente.evaluation.findings import Chart, Evaluation, Gallery, Say, silent
+from latente.evaluation.findings import Evaluation, Figure, Gallery, Say, silent
 from latente.evaluation.judge import FEWEST, Classifier, Judgement, judged
 from latente.evaluation.scores import Answer, Score
-from latente.evaluation.table_charts import marginals, together
+from latente.evaluation.table_charts import learnt, marginals, together
 from latente.evaluation.table_copies import compared, line
 from latente.evaluation.table_quality import quality, shapes, trends
 from latente.evaluation.table_rows import MOST, Held, Rows, identities
@@ -48,9 +48,16 @@ def wanted(held: Held) -> int:
     return max(held.n, min(len(held.train), COPIES), useful)
 
 
-def with_nats(held: Held, nats: tuple[np.ndarray, ...]) -> Held:
-    """The same rows, with -ln p of the first training and test ones."""
-    return replace(held, nats=(nats[0], nats[1]))
+def with_nats(
+    held: Held,
+    nats: tuple[np.ndarray, ...],
+    tokens: tuple[np.ndarray, np.ndarray] | None = None,
+    sizes: Sequence[int] = (),
+) -> Held:
+    """The same rows, with -ln p of the first training and test ones; with `tokens` (N,F) of training rows and of the same test rows,
+    of `sizes` tokens a field, also what models cost that count."""
+    counted = table_nats.simpler(*tokens, sizes) if tokens else {}
+    return replace(held, nats=(nats[0], nats[1]), simpler=counted)
 
 
 def glance(made: Rows, real: Rows, seed: int) -> tuple[Judgement, float]:
@@ -66,10 +73,10 @@ def evaluated(samples: Rows, held: Held, seed: int = 0, say: Say = silent) -> Ev
     random = np.random.default_rng(key(seed, "evaluation"))
     test, fresh = (part.some(np.sort(random.permutation(len(part))[:n])) for part in (held.test, held.fresh))
     scores: list[Score] = []
-    charts: list[Chart] = []
+    charts: list[Figure] = []
     notes: list[str] = []
     if held.nats is not None:
-        scores += table_use.likelihood(held)
+        scores += table_nats.likelihood(held.nats, held.simpler)
     if n >= FEWEST:
         part = samples.some(slice(n))
         say("a judge learns to tell samples from real rows")
@@ -83,7 +90,9 @@ def evaluated(samples: Rows, held: Held, seed: int = 0, say: Say = silent) -> Ev
         scores += _varied(part, test, fresh, held)
         if held.target is not None:
             say("a model is trained on samples and tried on real rows")
-            scores += table_use.useful(samples, held, test, seed)
+            found = table_use.useful(samples, held, test, seed)
+            scores += found
+            charts += learnt(found, test.names[held.target])
     else:
         notes.append(
             f"{n} held-out rows are too few to judge samples by: at least {FEWEST} are needed, a thousand are better"
@@ -93,7 +102,7 @@ def evaluated(samples: Rows, held: Held, seed: int = 0, say: Say = silent) -> Ev
             f"of {len(held.test):,} test rows and {len(held.fresh):,} validation rows, {MOST:,} each were compared"
         )
     say("looking for copies of training rows")
-    found, pairs, looked = table_copies.copied(samples.some(slice(COPIES)), held.train, held.test, seed)
+    found, pairs, near, looked = table_copies.copied(samples.some(slice(COPIES)), held.train, held.test, seed)
     if looked < len(held.train):
         notes.append(f"copies were looked for among {looked:,} of {len(held.train):,} training rows")
     beside = Gallery("Samples beside real rows", "Neither was chosen: they are the first ones.", [
@@ -101,13 +110,13 @@ def evaluated(samples: Rows, held: Held, seed: int = 0, say: Say = silent) -> Ev
         ("samples", [line(samples, i) for i in range(min(SIDE, len(samples)))]),
     ])  # fmt: skip
     made = {"samples": len(samples), "compared": n, "seed": seed}
-    return Evaluation([*scores, *found], [beside, pairs], charts, notes, made)
+    return Evaluation([*scores, *found], [beside, pairs], [*charts, near], notes, made)
 
 
 # ---- fidelity and variety ----------------------------------------------------------------------------------------------
 
 
-def _alike(made: Rows, test: Rows, fresh: Rows, seed: int) -> tuple[list[Score], list[Chart]]:
+def _alike(made: Rows, test: Rows, fresh: Rows, seed: int) -> tuple[list[Score], list[Figure]]:
     kinds, names = test.categorical, test.names
     a, b, c = test.values, fresh.values, made.values
     value, usual = quality(a, c, kinds), quality(a, b, kinds)

@@ -1,6 +1,6 @@
 """The report: a run and what was measured of it become one self-contained page, and the same figures as JSON.
 
-    Evaluation --> answers (verdict, cards), tiles, pictures, curves --\
+    Evaluation --> answers (verdict, cards), tiles, pictures, charts --\
     metrics.jsonl --> curves --------------------------------------------> template.html -> RUN/report/report.html
     run.json --> making (facts, the command) ---------------------------/
     Evaluation + facts ------------------------------> RUN/report/metrics.json -> comparing
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from latente import checkpoint
 from latente.evaluation.findings import Evaluation
-from latente.reports import answers, curves, making, page, pictures
+from latente.reports import answers, charts, curves, making, page, pictures
 from latente.reports.tiles import tile
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def write(run: Run, evaluation: Evaluation, audit: Sequence[tuple[str, str]]) ->
         scores=scores,
         notes=evaluation.notes,
         galleries=pictures.shown(evaluation.galleries),
-        charts=[curves.chart(chart, f"chart{i}") for i, chart in enumerate(evaluation.charts)],
+        charts=charts.shown(evaluation.charts),
         panels=curves.panels(lines),
         events=curves.happened(lines),
         audit=audit,

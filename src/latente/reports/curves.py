@@ -1,6 +1,5 @@
-"""Lines over an axis: the charts of an evaluation, and what metrics.jsonl tells of a training.
+"""What metrics.jsonl tells of a training.
 
-Chart ---------------> chart
 metrics.jsonl -------> panels: a drawing a figure, training and validation in one; events are upright lines
               -------> happened: the events in words
 """
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from latente import checkpoint
-from latente.evaluation.findings import Chart
 from latente.reports import drawing
 from latente.reports.words import number, told
 
@@ -26,17 +24,6 @@ Points = Sequence[tuple[float, Any]]
 LOOKS = {"judge_auc": "judge's guesses: 0.5 = cannot tell", "distance": "distance of samples from real"}
 """what looks at samples recorded, on the page"""
 FELL = 2.5  # times its median: a first fall or a spike, beside which nothing else would show
-
-
-def chart(given: Chart, name: str) -> dict[str, Any]:
-    """A chart and its drawing."""
-    sheet, axes = drawing.figure(3.6, 2.2)
-    axes.set_yscale("log" if given.log else "linear")
-    for at, (x, y) in enumerate(given.lines.values()):
-        drawing.line(axes, at, x, y)
-    drawing.ruled(axes, all(np.issubdtype(np.asarray(x).dtype, np.integer) for x, _ in given.lines.values()))
-    label = f"{given.title}: {given.y} over {given.x}, of {', '.join(given.lines)}"
-    return {"chart": given, "drawing": drawing.svg(sheet, label, name)}
 
 
 def records(run: Run) -> list[dict[str, Any]]:

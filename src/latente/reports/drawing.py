@@ -18,6 +18,7 @@ from latente.reports.words import number, shown
 COLOURS = {"ink": "#010101", "soft": "#010102", "rule": "#010103", **{f"line{i}": f"#02020{i}" for i in range(5)}}
 """colours of the page by the number that stands for them in a drawing"""
 DASHES = ("solid", "dashed", "dotted", "dashdot", (0, (6, 1, 1, 1, 1, 1)))
+SHADES = 20  # of a colour, between nothing and all of it
 POINTS = 300  # of a line, at most
 FOREIGN = (
     r"<defs>\s*<style.*?</style>\s*</defs>|<metadata>.*?</metadata>|<!--.*?-->"  # a style would reach the whole page
@@ -48,6 +49,41 @@ def line(axes: Any, at: int, x: Any, y: Any, dots: bool = False) -> None:
     seen = np.unique(np.append(np.arange(0, len(x), step), len(x) - 1)) if len(x) else np.arange(0)
     axes.plot(x[seen], y[seen], color=COLOURS[f"line{at % 5}"], linestyle="solid" if dots else DASHES[at % 5],
               linewidth=1.6, marker="o" if dots or len(seen) == 1 else None, markersize=3)  # fmt: skip
+
+
+def stairs(axes: Any, at: int, x: Any, y: Any) -> None:
+    """Histogram number `at` of a figure: the first is a line, the others are filled; x holds one end more than y."""
+    if len(x) > 1:
+        style = {"fill": True, "alpha": 0.35, "linewidth": 0} if at else {"linewidth": 1.6}
+        axes.stairs(
+            np.nan_to_num(y, posinf=0.0, neginf=0.0), x, color=COLOURS[f"line{at % 5}"], zorder=3 - min(at, 1), **style
+        )
+
+
+def squares(axes: Any, table: np.ndarray) -> None:
+    """A square for each figure (n,n), from -1 to 1, the first row on top: one colour above zero, one below, the fainter the nearer."""
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path
+
+    count = len(table)
+    corners, codes = (
+        np.array([(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)]),
+        [Path.MOVETO, *[Path.LINETO] * 3, Path.CLOSEPOLY],
+    )
+    shades = np.rint(np.nan_to_num(table).clip(-1, 1) * SHADES).astype(int)
+    for shade in np.unique(shades[shades != 0]):  # one path each: a square of its own would take ten times the bytes
+        places = np.argwhere(shades == shade)[:, ::-1]
+        path = Path(np.concatenate([corners + place for place in places]), codes * len(places))
+        colour = COLOURS["line0" if shade > 0 else "line1"]
+        axes.add_patch(PathPatch(path, facecolor=colour, alpha=abs(shade) / SHADES, linewidth=0))
+    axes.set(xlim=(0, count or 1), ylim=(count or 1, 0), aspect="equal")
+    for side in axes.spines.values():
+        side.set(visible=True, color=COLOURS["rule"])
+    step = max(1, -(-count // 12))
+    numbers = np.arange(0, count, step)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(numbers + 0.5, [str(n + 1) for n in numbers])
+        axis.set_tick_params(length=0)
 
 
 def ruled(axes: Any, whole: bool) -> None:
