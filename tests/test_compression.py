@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tracemalloc
 import zlib
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -63,6 +64,17 @@ def network(spec, bits=8):
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     return model, exact.exact(model, bits)
+
+
+@contextmanager
+def memory(most):
+    """Fails where the body holds so many MiB at once."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < most << 20
+    finally:
+        tracemalloc.stop()
 
 
 def bits(net, images, labels):
@@ -167,11 +179,8 @@ def test_weights_that_are_all_alike_can_be_packed():
 def test_forged_weights_are_refused_before_they_are_inflated(low, size, why):
     _, net = network(ImageSpec(1, 8, 8))
     bomb = zlib.compress(bytes(1 << 26), 9)
-    tracemalloc.start()
-    with pytest.raises(ValueError, match=why):
+    with memory(1), pytest.raises(ValueError, match=why):
         exact.unpack(struct.pack("<iIII", low, size, len(bomb), 0) + bomb, net)
-    assert tracemalloc.get_traced_memory()[1] < 1 << 20
-    tracemalloc.stop()
 
 
 def test_the_walk_gives_the_model_its_own_samples():
@@ -408,10 +417,8 @@ def test_a_file_of_next_to_nothing_is_written_out_in_bounded_memory(painter, tmp
             writer.add(raw, 6_000)
     assert (tmp_path / "bomb.latente").stat().st_size < 200_000
     for out in ("out.npy", "out.npz"):
-        tracemalloc.start()
-        decompress(tmp_path / "bomb.latente", tmp_path / out)
-        assert tracemalloc.get_traced_memory()[1] < 90 << 20  # of 230 MB; 64 MiB are LZMA's own
-        tracemalloc.stop()
+        with memory(90):  # of 230 MB; 64 MiB are LZMA's own
+            decompress(tmp_path / "bomb.latente", tmp_path / out)
     assert np.load(tmp_path / "out.npy", mmap_mode="r").shape == (3_600_000, 8, 8)
 
 
@@ -810,3 +817,117 @@ def test_streams_read_on_past_the_context(writer):
     assert tokens.fingerprint(run.model, len(ids)) == tokens.fingerprint(run.model, len(ids))
     other = gpt.Model(run.model.config, run.spec).eval()
     assert tokens.fingerprint(other, len(ids)) != tokens.fingerprint(run.model, len(ids))
+
+
+@pytest.fixture(scope="module")
+def packed_text(writer, tmp_path_factory):
+    run, text = writer
+    found = compress(run, text.read_bytes()[:600], tmp_path_factory.mktemp("packed") / "x.latente", verify=False)
+    return found.path
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda h: h["config"].update(layers=10**9), lambda h: h["config"].update(width=10**6), lambda h: h["spec"].update(context=10**9),
+        lambda h: h["spec"].update(context=1 << 16), lambda h: h["spec"].update(vocabulary=10**9), lambda h: h["spec"].update(start=10**6),
+        lambda h: h["spec"].update(start=-1), lambda h: h["made_with"].update(threads=10**6), lambda h: h["made_with"].update(threads="1"),
+        lambda h: h.update(probe=10**12), lambda h: h.update(probe=-1), lambda h: h.update(probe=[1, 2]), lambda h: h.update(files=2),
+        lambda h: h.update(files=10**9, folder=True), lambda h: h.update(folder=1), lambda h: h.update(tokens="0" * 16),
+        lambda h: h.update(weights="0" * 16), lambda h: h.update(fingerprint=""), lambda h: h.update(model="gan"), lambda h: h.pop("probe"),
+        lambda h: h["made_with"].pop("torch"), lambda h: h["config"].update(shape="gpt3"), lambda h: h["config"].update(kv_heads=0),
+        lambda h: h["config"].update(dropout=1e300), lambda h: h.update(spec={"vocabulary": 1}), lambda h: h.update(more=0),
+    ],
+)  # fmt: skip
+def test_a_forged_header_of_a_text_is_refused(packed_text, tmp_path, change):
+    bad = forged(packed_text, tmp_path / "forged.latente", change)
+    with memory(90), pytest.raises(ValueError) as error:
+        decompress(bad, tmp_path / "out")
+    assert not (tmp_path / "out").exists() and "\n" not in str(error.value) and len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize("name", ["tokens", "names", "sizes", "model"])
+@pytest.mark.parametrize(
+    "part", [b"", bytes(40), chunks.squeezed(bytes(1 << 27)), chunks.squeezed(b"\xff" * 99)], ids=range(4)
+)
+def test_a_forged_part_of_a_text_is_refused(packed_text, tmp_path, name, part):
+    bad = forged(packed_text, tmp_path / "forged.latente", lambda h: None, {name: part})
+    with (
+        memory(220),
+        pytest.raises(ValueError) as error,
+    ):  # names may take 64 MiB, twice while they grow, and LZMA as much
+        decompress(bad, tmp_path / "out")
+    assert not (tmp_path / "out").exists() and len(list(tmp_path.iterdir())) == 1 and "\n" not in str(error.value)
+
+
+def test_a_forged_chunk_of_a_text_is_damaged(packed_text, tmp_path):
+    with Reader(packed_text) as reader:
+        header, held = dict(reader.header), {name: reader.part(name) for name in reader.parts}
+    for number, payload in enumerate((
+        b"", b"\2", b"\2" + bytes(8), b"\2" + bytes(4) + b"\xff" * 4 + bytes(8), b"\2" + bytes(4) + (600).to_bytes(4, "little") + bytes(3),
+        b"\2" + bytes(4) + (600).to_bytes(4, "little") + b"\xff" * 400, chunks.kept(bytes(599), None), chunks.kept(bytes(1 << 20), None),
+    )):  # fmt: skip
+        with Writer(tmp_path / f"{number}.latente", header, held) as writer:
+            writer.add(payload, 600)
+        lost = []
+        decompress(tmp_path / f"{number}.latente", tmp_path / str(number), lost=lost)
+        assert [damage.part for damage in lost] == ["chunk 0"] and (tmp_path / str(number)).read_bytes() == b""
+
+
+def test_a_folder_of_one_file_is_a_folder_and_what_is_left_out_is_said(writer, tmp_path, capsys):
+    run, text = writer
+    (tmp_path / "in" / "empty").mkdir(parents=True)
+    (tmp_path / "in" / "a.txt").write_bytes(text.read_bytes()[:500])
+    (tmp_path / "in" / "link").symlink_to("a.txt")
+    out = str(tmp_path / "x.latente")
+    assert main(["compress", str(run.path), str(tmp_path / "in"), "--out", out, "--external-model"]) == 0
+    said = capsys.readouterr().out
+    assert "1 empty folders are left out: empty" in said and "1 links and the like are left out: link" in said
+    decompress(out, tmp_path / "out", run=run)
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["a.txt"]
+    assert (tmp_path / "out" / "a.txt").read_bytes() == (tmp_path / "in" / "a.txt").read_bytes()
+
+
+def test_a_named_source_that_is_no_file_is_said(writer, tmp_path):
+    run, _ = writer
+    for source in ("pydoc", "digits"):
+        with pytest.raises(ValueError, match=f"{source} is no file: a gpt compresses a file or a folder"):
+            compress(run, source, tmp_path / "x.latente")
+
+
+def test_damaged_names_of_files_cost_the_names_alone(writer, tmp_path):
+    run, text = writer
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "in" / name).write_bytes(text.read_bytes()[:300])
+    path = compress(run, str(tmp_path / "in"), tmp_path / "x.latente", external_model=True).path
+    content, lost = bytearray(path.read_bytes()), []
+    content[content.index(part_of(path, "names"))] ^= 1
+    path.write_bytes(content)
+    decompress(path, tmp_path / "out", run=run, lost=lost)
+    assert "all is written to one file, everything" in str(lost[0]) and len(lost) == 1
+    assert (tmp_path / "out" / "everything").read_bytes() == 2 * text.read_bytes()[:300]
+
+
+def test_nothing_that_comes_meanwhile_is_replaced(writer, painter, tmp_path, monkeypatch):
+    run, text = writer
+    path = compress(run, text.read_bytes()[:600], tmp_path / "x.latente", external_model=True).path
+    images = compress(painter, "digits", tmp_path / "y.latente", verify=False).path
+    for of, made_with, out in (
+        (path, run, tmp_path / "out"),
+        (images, None, tmp_path / "out.npy"),
+        (images, None, tmp_path / "folder"),
+    ):
+
+        def say(line, out=out):
+            if line.startswith("decoding") and not out.exists():
+                if out.name == "folder":
+                    out.mkdir()
+                    (out / "mine").write_text("mine")
+                else:
+                    out.write_text("mine")
+
+        with pytest.raises(ValueError, match="already exists"):
+            decompress(of, out, run=made_with, say=say)
+        assert (out / "mine" if out.is_dir() else out).read_text() == "mine"
+    assert not [file for file in tmp_path.iterdir() if file.name.startswith(".tmp")]
