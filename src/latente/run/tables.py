@@ -278,7 +278,8 @@ class TableRun(Run):
         if hasattr(self.model, "log_prob"):
             say("the likelihood of held-out rows")
             likely = tuple(self._nats(data.tokens[data.splits[part][:LIKELY]], seed) for part in ("train", "test"))
-            held = tables.with_nats(held, likely)
+            tokens = data.tokens[data.splits["train"]], data.tokens[data.splits["test"][:LIKELY]]
+            held = tables.with_nats(held, likely, tokens, self.spec.fields)
         wanted = tables.wanted(held)
         say(f"making {wanted:,} samples")
         made = self.columns.cells(self.table(wanted, seed=seed))
