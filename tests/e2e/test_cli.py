@@ -14,7 +14,7 @@ from PIL import Image
 
 from latente import checkpoint, registry
 from latente.cli import main
-from latente.spec import ImageSpec, TextSpec
+from latente.spec import ImageSpec, TableSpec, TextSpec
 
 TRAIN = ["--steps", "4", "--size", "tiny", "--quiet"]
 
@@ -146,6 +146,12 @@ def test_help_names_every_command_model_and_flag(capsys):
         family = registry.load(name)
         for field in family.Config.__dataclass_fields__:
             assert f"--{field.replace('_', '-')}" in shown
-        small, large = {"image": (ImageSpec(1, 8, 8), ImageSpec(1, 64, 64)), "text": (TextSpec(9, 8),) * 2}[family.kind]
+        rows = TableSpec(("a",), ((5,),), (True,), ((0,),))
+        sizes = {
+            "image": (ImageSpec(1, 8, 8), ImageSpec(1, 64, 64)),
+            "text": (TextSpec(9, 8),) * 2,
+            "table": (rows,) * 2,
+        }
+        small, large = sizes[family.kind]
         assert family.Config.preset("tiny", small) != family.Config.preset("base", large)
         assert "None" not in shown
