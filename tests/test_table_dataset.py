@@ -58,6 +58,36 @@ def test_splits_share_no_row_and_do_not_depend_on_the_order():
     assert {name: cells(shuffled, name) for name in data.splits} == sets
     assert shuffled.fingerprint == data.fingerprint and shuffled.spec == data.spec
     assert shuffled.columns.columns == data.columns.columns
+
+
+def test_rows_are_equal_by_their_values_and_identifiers_have_no_say(tmp_path):
+    lines, random = [], np.random.default_rng(0)
+    for number in range(300):
+        value, city = round(float(random.normal()), 1), random.choice(["Ulm", "Bonn", ""])
+        lines.append(f"{number},{value:.2f},{city},x{random.integers(9)}")
+        lines.append(
+            f"{number + 300},{value:.1f},{city},x{random.integers(9)}"
+        )  # the same, written shorter, with another note
+    path = tmp_path / "rows.csv"
+    path.write_text("\n".join(["id,value,city,note", *lines]) + "\n")
+    data = opened(path, columns={"note": "ignored"})
+    sides = np.empty(600, object)
+    for name, rows in data.splits.items():
+        sides[rows] = name
+    assert all(sides[::2] == sides[1::2])
+    assert data.columns["id"].kind == "identifier" and data.audit.duplicates >= 300
+
+
+def test_a_run_finds_its_splits_again_though_training_made_a_column_constant(tmp_path):
+    rows = frame(300)
+    rows["rare"] = [f"r{i % 150}" for i in range(300)]  # each level in too few rows to be sampled
+    rows["same"] = 5
+    data = opened(rows)
+    assert data.columns["rare"].kind == "constant"
+    data.save_assets(tmp_path)
+    again = opened(rows, columns=str(tmp_path))
+    assert again.fingerprint == data.fingerprint
+    assert all((data.splits[name] == again.splits[name]).all() for name in data.splits)
     changed = rows.copy()
     changed.loc[0, "age"] += 1
     assert opened(changed).fingerprint != data.fingerprint
@@ -225,7 +255,7 @@ def test_three_thousand_columns():
 BAD = {
     "no rows": (lambda: frame()[:0], {}, "no rows"),
     "one row": (lambda: frame()[:1], {}, "too few"),
-    "the same row": (lambda: pd.concat([frame()[:1]] * 50), {}, "too few"),
+    "the same row": (lambda: pd.concat([frame()[:1]] * 50), {}, "all rows are the same"),
     "free text": (lambda: frame().assign(note=[f"word {n} of {n * 7}" for n in range(400)]), {}, "free text"),
     "unknown kind": (frame, {"columns": {"age": "color"}}, "cannot be 'color'"),
     "constant is no wish": (frame, {"columns": {"age": "constant"}}, "cannot be 'constant'"),

@@ -33,8 +33,8 @@ COMMANDS = {
     "reconstruct": "reconstruct RUN SOURCE     what the model keeps of your images",
     "denoise": "denoise RUN SOURCE         clean images with an autoencoder trained with --noise",
     "encode": "encode RUN SOURCE          latent vectors, to .npy or .parquet",
-    "compress": "compress RUN SOURCE        a data set in one small file: images by a pixelcnn or compressor, text by a gpt",
-    "decompress": "decompress FILE            what compress wrote: the images, or the files byte by byte",
+    "compress": "compress RUN SOURCE        a data set in one small file: images (pixelcnn, compressor), text (gpt), rows (table-gpt)",
+    "decompress": "decompress FILE            what compress wrote: the images, the files byte by byte, or the rows",
     "explore": "explore RUN --out FILE     pictures of the latent space: interpolations, traversals, a plane",
     "data": "data SOURCE                what is in a source and what is wrong with it",
     "demo": "demo                       the main job, offline, in under three minutes",
@@ -290,12 +290,13 @@ class _Apply:
 
 @dataclass
 class _Compress:
-    """Write a data set into one small file: images without loss (pixelcnn) or with some (compressor), files byte by byte (gpt)."""
+    """Write a data set into one small file: images without loss (pixelcnn) or with some (compressor), files byte by byte (gpt), rows
+    cell by cell (table-gpt)."""
 
     run: Annotated[Path, "positional"]
     """the run directory"""
     source: Annotated[str, "positional"]
-    """the images (what `latente train` takes), or a file or folder of text"""
+    """the images or rows (what `latente train` takes), or a file or folder of text"""
     out: Path
     """the file to write, as set.latente"""
     psnr: float | None = None
@@ -317,7 +318,8 @@ class _Decompress:
     file: Annotated[Path, "positional"]
     """what `latente compress` wrote"""
     out: Path
-    """images: a folder of PNG, .npy, .npz or .parquet; text: the file, or a folder of the files"""
+    """images: a folder of PNG, .npy, .npz or .parquet; text: the file, or a folder of the files; rows: .csv or .tsv as
+    they were written, .parquet, .arrow, .feather or .xlsx"""
     run: Path | None = None
     """the run it was made with, where its weights were left out"""
     skip_damaged: bool = False

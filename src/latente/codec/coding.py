@@ -9,6 +9,7 @@ file format: another one is another version of it. N values, K what each may be.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
 from functools import cache
 from typing import Any
@@ -23,6 +24,8 @@ STEP = 8  # the table's step is 2^-STEP nat
 UNIT = 1 << 17  # the frequency of the likeliest value
 _stream: Any = constriction.stream  # type: ignore[attr-defined]
 _FAMILY = _stream.model.Categorical(perfect=False)
+_EVEN = _stream.model.Uniform()
+DIGIT, LEADING = 16, 22  # bits of what a number that may be large is cut into: digits, and what leads them, at most
 
 
 @cache
@@ -56,6 +59,13 @@ class Encoder:
         """Values (N,) that all have the same chances (K,)."""
         self._coder.encode(np.ascontiguousarray(values, np.int32), _alike(chances))
 
+    def even(self, values: np.ndarray, most: np.ndarray) -> None:
+        """Values (N,) uint64, each as likely as any other from 0 to its `most` (N,) uint64."""
+        for rows, shift, size in _digits(most):
+            digit = values[rows] >> shift if size is None else (values[rows] >> shift) & np.uint64((1 << DIGIT) - 1)
+            leading = (most[rows] >> shift) + 1 if size is None else np.full(len(digit), size)
+            self._coder.encode(digit.astype(np.int32), _EVEN, leading.astype(np.int32))
+
     def finish(self) -> bytes:
         return self._coder.get_compressed().astype("<u4").tobytes()
 
@@ -76,11 +86,41 @@ class Decoder:
         """The next `n` values, whose chances (K,) are those given to `Encoder.alike`."""
         return self._taken(_alike(chances), n)
 
+    def even(self, most: np.ndarray) -> np.ndarray:
+        """The next values (N,) uint64, of which `Encoder.even` was given the `most`."""
+        values = np.zeros(len(most), np.uint64)
+        for rows, shift, size in _digits(most):
+            leading = (most[rows] >> shift) + 1 if size is None else np.full(int(rows.sum()), size)
+            values[rows] |= self._taken(_EVEN, leading.astype(np.int32)).astype(np.uint64) << shift
+        return values
+
     def _taken(self, *asked: object) -> np.ndarray:
         try:
             return self._coder.decode(*asked)
         except (AssertionError, ValueError):  # constriction's words are many, and of no help to whoever has the file
             raise ValueError("coded values do not decode") from None
+
+
+def _digits(most: np.ndarray) -> Iterator[tuple[np.ndarray, np.uint64, int | None]]:
+    """How numbers up to `most` (N,) uint64 are cut: which of them (N,) bool, from which bit on, among how many; None for the part that
+    leads, which the number itself bounds."""
+    digits = np.stack([most >> np.uint64(LEADING + DIGIT * i) > 0 for i in range(3)]).sum(0)
+    for count in range(4):
+        rows = (digits == count) & (most > 0)
+        if rows.any():
+            yield rows, np.uint64(DIGIT * count), None
+    for count in range(3):
+        rows = digits > count
+        if rows.any():
+            yield rows, np.uint64(DIGIT * count), 1 << DIGIT
+
+
+def even_bits(most: np.ndarray) -> np.ndarray:
+    """What `Encoder.even` takes for each value, in bits (N,)."""
+    bits = np.zeros(len(most))
+    for rows, shift, size in _digits(most):
+        bits[rows] += np.log2((most[rows] >> shift) + 1.0) if size is None else DIGIT
+    return bits
 
 
 def _alike(chances: np.ndarray) -> object:

@@ -4,7 +4,8 @@
 
 A floating-point network differs between machines, numbers of threads and batch sizes in its last digits, and one digit is enough to
 garble all that an entropy decoder reads after it. Here every number is a whole one that float64 holds exactly, so nothing is lost
-in any order of adding up. Linear layers, embeddings and relu are all there is.
+in any order of adding up; so is a quotient or a square root of two such numbers, which IEEE 754 rounds one way only. Linear layers,
+embeddings, relu and rms norms are all there is.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from latente.codec.coding import FRACTION, Decoder, Encoder
 # Of what a layer gives: with sums of a few, weights below 2^11 and some 2^14 inputs, nothing reaches 2^53.
 BOUND = 2.0**22
 COARSE = 2.0 ** (FRACTION - 8)  # biases and tables are multiples of this
+NORMED = 2.0**21  # squares of 2^11 numbers up to this stay below 2^53
 MOST_BITS = 12
 SHIFTS = -8, 24  # least and most: of a layer's weights, which are whole numbers times 2^-shift
 _GROUP = struct.Struct("<iIII")  # smallest value, how many may be, bytes of their counts, bytes of the values
@@ -49,7 +51,12 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(...,I) -> (...,O), whole numbers."""
-        return F.linear(x, self.weight).mul_(self.scale).round_().clamp_(-BOUND, BOUND).add_(self.bias)
+        return self.part(x, slice(None))
+
+    def part(self, x: Tensor, outputs: slice) -> Tensor:
+        """(...,I) -> only these of the outputs."""
+        found = F.linear(x, self.weight[outputs]).mul_(self.scale[outputs])
+        return found.round_().clamp_(-BOUND, BOUND).add_(self.bias[outputs])
 
 
 class Embedding(nn.Module):
@@ -65,6 +72,16 @@ class Embedding(nn.Module):
         return F.embedding(index, self.weight)
 
 
+class RMSNorm(nn.Module):
+    """Numbers divided by the root of their mean square."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(...,C) -> (...,C), whole numbers; C up to 2^11."""
+        x = x.clamp(-NORMED, NORMED)
+        mean = x.square().sum(-1, keepdim=True) / x.shape[-1]
+        return torch.round(x * 2.0**FRACTION / mean.clamp(min=1).sqrt())
+
+
 def whole(values: Tensor) -> Tensor:
     """Numbers as whole multiples of 2^-FRACTION, float64, no finer than tables are kept."""
     return (
@@ -76,9 +93,15 @@ def exact(model: nn.Module, bits: int) -> Any:
     """A copy of a model whose linear layers hold weights of so many bits. Raises ValueError for a model with other layers."""
     made = copy.deepcopy(model).cpu().eval().requires_grad_(False)
     for name, module in list(made.named_modules()):
-        if isinstance(module, nn.Linear | nn.Embedding):
+        new = None
+        if isinstance(module, nn.Linear):
+            new = Linear(module, bits)
+        elif isinstance(module, nn.Embedding):
+            new = Embedding(module)
+        elif isinstance(module, nn.RMSNorm) and not module.elementwise_affine:
+            new = RMSNorm()
+        if new is not None:
             parent, _, own = name.rpartition(".")
-            new = Linear(module, bits) if isinstance(module, nn.Linear) else Embedding(module)
             setattr(made.get_submodule(parent), own, new)
     made.one = 2**FRACTION  # type: ignore[assignment]  # what stands for 1
     made.bits = bits  # type: ignore[assignment]
@@ -131,6 +154,8 @@ def _groups(made: Any) -> list[_Group]:
     most, table = 2 ** (made.bits - 1), int(BOUND / COARSE)
     weights, shifts, tables = _Group([], -most, most), _Group([], *SHIFTS), _Group([], -table, table)
     for name, buffer in made.named_buffers():
+        if not isinstance(made.get_submodule(name.rpartition(".")[0]), Linear | Embedding):
+            continue  # a model's own, which it makes of its settings
         values = buffer.flatten().numpy()
         if name.endswith(".scale"):
             shifts.parts.append((name, 1 - np.frexp(values)[1].astype(np.int64)))

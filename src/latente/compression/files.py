@@ -13,12 +13,19 @@ from latente.compression import headers
 from latente.compression.chunks import Job, Missed
 from latente.compression.images import ImageJob, PackedImages
 from latente.compression.quality import Wish
+from latente.compression.tables import PackedTables, TableJob
 from latente.compression.texts import PackedTexts, TextJob
 from latente.data.errors import DataError, first_line
 from latente.evaluation.findings import Say, silent
-from latente.run import ImageRun, Run, TextRun
+from latente.run import ImageRun, Run, TableRun, TextRun
 
-PARTS = {headers.Images: {"model", "names"}, headers.Texts: {"model", "names", "sizes", "tokens"}}
+PACKED = {headers.Images: PackedImages, headers.Texts: PackedTexts, headers.Tables: PackedTables}
+# The parts of each kind of file; those that it cannot be without.
+PARTS = {
+    headers.Images: ({"model", "names"}, set()),
+    headers.Texts: ({"model", "names", "sizes", "tokens"}, {"sizes"}),
+    headers.Tables: ({"model", "columns"}, {"columns"}),
+}
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,7 @@ class Packed:
 
     path: Path
     items: int
-    """images, or bytes of text"""
+    """images, bytes of text, or rows"""
     raw: int
     """of the items themselves"""
     size: int
@@ -54,7 +61,8 @@ def compress(
 
     With a pixelcnn: images without loss, at the run's size and colours (whatever `latente train` takes, or uint8 (N,C,H,W), with
     labels as a pair). With a compressor: images at least `psnr` dB good, or in a file of at most `bytes_per_item` for each; what came
-    of it is in the result. With a gpt: files byte by byte (a path, a folder, bytes). `external_model` leaves the weights out: the
+    of it is in the result. With a gpt: files byte by byte (a path, a folder, bytes). With a table-gpt: rows, cell by cell, in their
+    order (whatever `latente train` takes, of the run's columns). `external_model` leaves the weights out: the
     run is then needed to read it. Raises ValueError for what cannot be compressed.
     """
     lossy, wish = hasattr(run.model, "at"), Wish(psnr, bytes_per_item)
@@ -66,8 +74,12 @@ def compress(
         job: Job = ImageJob(run, source, external_model, wish, say)
     elif isinstance(run, TextRun):
         job = TextJob(run, source, external_model)
+    elif isinstance(run, TableRun) and hasattr(run.model, "walk"):
+        job = TableJob(run, source, external_model, say)
     else:
-        raise ValueError(f"{run.family.name} is no codec: train a pixelcnn or a compressor on images, a gpt on text")
+        raise ValueError(
+            f"{run.family.name} is no codec: train a pixelcnn or a compressor on images, a gpt on text, a table-gpt on rows"
+        )
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     while True:
         try:
@@ -95,7 +107,8 @@ def _written(out: Path, job: Job, verify: bool, say: Say) -> Packed:
 def decompress(
     path: str | Path, out: str | Path, *, run: Run | None = None, lost: list[Damaged] | None = None, say: Say = silent
 ) -> Path:
-    """Writes what a .latente file holds: images as a folder of PNG, .npy, .npz or .parquet; text as its file, or folder of files.
+    """Writes what a .latente file holds: images as a folder of PNG, .npy, .npz or .parquet; text as its file, or folder of files;
+    rows as a .csv or .tsv like their source, .parquet, .arrow, .feather or .xlsx.
 
     `run` is needed where the file holds no weights. Raises Damaged, naming the chunk, for a damaged file; given a list `lost`, adds
     the damages to it and writes the rest. Raises ValueError where this machine's arithmetic is not that of a text's file.
@@ -112,10 +125,10 @@ class Archive:
         self.reader = Reader(path)
         try:
             held = headers.read(self.reader.header)
-            if not PARTS[type(held)] >= set(self.reader.parts) >= PARTS[type(held)] & {"sizes"}:
+            every, needed = PARTS[type(held)]
+            if not every >= set(self.reader.parts) >= needed:
                 raise ValueError("its parts are not those that this latente writes")
-            packed = PackedImages if isinstance(held, headers.Images) else PackedTexts
-            self._content: Any = packed(self.reader, held, run)  # type: ignore[arg-type]
+            self._content: Any = PACKED[type(held)](self.reader, held, run)  # type: ignore[arg-type]
         except Damaged:
             self.reader.close()
             raise
@@ -130,16 +143,16 @@ class Archive:
         self.reader.close()
 
     def __len__(self) -> int:
-        """Images, or bytes of text."""
+        """Images, bytes of text, or rows."""
         return self.reader.items
 
     def __getitem__(self, item: int) -> Any:
-        """One image, uint8 (C,H,W), or one byte as a number; its chunk alone is read. Raises Damaged, IndexError."""
+        """One image, uint8 (C,H,W), one byte as a number, or one row as a dict; its chunk alone is read. Raises Damaged, IndexError."""
         number = self.reader.chunk_of(item)
-        return self.chunk(number)[item - self.reader.items_of(number).start]
+        return self._content.item(self.chunk(number), item - self.reader.items_of(number).start)
 
     def chunk(self, number: int) -> Any:
-        """The items of a chunk: images uint8 (n,C,H,W), or bytes. Raises Damaged, IndexError."""
+        """The items of a chunk: images uint8 (n,C,H,W), bytes, or rows as a pa.Table. Raises Damaged, IndexError."""
         return self._content.decode([number])[0]
 
     def write(self, out: str | Path, lost: list[Damaged] | None = None, say: Say = silent) -> Path:

@@ -13,10 +13,13 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from latente import registry
 from latente.codec import exact
-from latente.spec import ImageSpec, TextSpec
+from latente.spec import ImageSpec, TableSpec, TextSpec
 
 PIXELS = 400_000  # of a chunk of images
 PIECE = 1 << 18  # bytes of a chunk of text
+TABLE = 1 << 12  # rows of a chunk
+ROWS = 1 << 26  # bytes of their cells
+FIELD = 1 << 16  # tokens of a field of a row
 NAMES = 1 << 26  # bytes of all names together
 FILES = 1 << 22  # that have names
 CLASSES = 1 << 16
@@ -102,12 +105,41 @@ class Texts:
         _check(0 <= self.files <= FILES and (self.folder or self.files == 1), "its number of files")
 
 
-def read(header: Any) -> Images | Texts:
+@dataclass(frozen=True)
+class Tables:
+    """Of a file of rows."""
+
+    codec: Literal["rows"]
+    model: str
+    config: dict
+    spec: TableSpec
+    items: int
+    size: int
+    """rows of a chunk, at most"""
+    bits: int
+    """of a weight"""
+    weights: str
+    """what `exact.digest` says of them"""
+    columns: str
+    """a hash of what the columns are"""
+
+    def __post_init__(self) -> None:
+        spec = self.spec
+        _check(len(spec.columns) == len(spec.sizes) == len(spec.ordered) == len(spec.never) > 0, "its columns")
+        _check(all(sizes and min(sizes) > 1 and max(sizes) <= FIELD for sizes in spec.sizes), "its fields")
+        _check(0 < self.size <= TABLE and self.items >= 0, "its size of a chunk")
+        _check(2 <= self.bits <= exact.MOST_BITS, "its bits of a weight")
+
+
+KINDS = {"pixels": Images, "latents": Images, "tokens": Texts, "rows": Tables}
+
+
+def read(header: Any) -> Images | Texts | Tables:
     """Raises ValueError for a header that `compress` would not write."""
     codec = header.get("codec")
-    if codec not in ("pixels", "latents", "tokens"):
+    if not isinstance(codec, str) or codec not in KINDS:
         raise ValueError(f"it is coded by {codec!r:.40}, which this latente does not know: upgrade")
-    return exactly(Texts if codec == "tokens" else Images, header, "header")
+    return exactly(KINDS[codec], header, "header")
 
 
 def family(name: str, does: str) -> registry.Family:

@@ -180,6 +180,10 @@ class PackedImages:
         """The images of some chunks, uint8 (n,C,H,W) each. Raises Damaged."""
         return [x for x, _ in self._labelled(numbers)]
 
+    def item(self, chunk: np.ndarray, at: int) -> np.ndarray:
+        """An image of a chunk."""
+        return chunk[at]
+
     def _labelled(self, numbers: Sequence[int]) -> list[Labelled]:
         counts = [len(self.reader.items_of(number)) for number in numbers]
         for number, count in zip(numbers, counts):

@@ -178,6 +178,10 @@ class PackedTexts:
                 raise chunks.undecodable(self.reader.name, number, error) from None
         return found
 
+    def item(self, chunk: bytes, at: int) -> int:
+        """A byte of a chunk."""
+        return chunk[at]
+
     def write(self, out: Path, lost: list[Damaged] | None, say: Say) -> Path:
         """The file, or the folder of files; without what is `lost`."""
         check_free(out)

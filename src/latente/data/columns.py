@@ -91,7 +91,7 @@ class Column:
         if self.scale is not None and self.ordered:
             keys, there, odd = self.scale.counted(array)
             tokens, rest, exact = self.tokens(keys, there & ~odd, there & odd)
-            return tokens, rest, exact & _same(array, self.decode(tokens, rest))
+            return tokens, rest, exact & same(array, self.decode(tokens, rest))
         codes = self.codes(array)
         return self.tokens(codes, codes >= 0, np.zeros(len(codes), bool))
 
@@ -139,7 +139,7 @@ class Column:
 
     def typed(self, levels: pa.Array) -> pa.Array:
         """Levels, null where missing, as an array of the source's type."""
-        return self._marked(_typed(levels, self.type))
+        return self._marked(as_typed(levels, self.type))
 
     def _marked(self, array: pa.Array) -> pa.Array:
         return array if self.marker is None else pc.fill_null(array, self.marker)
@@ -149,15 +149,24 @@ class Column:
         if not self.ordered or not self.bins:
             return np.zeros(len(tokens), np.int64)
         assert self.scale is not None
-        low, high = np.array(self.bins, np.int64)[np.maximum(tokens[:, 0].astype(np.int64) - 1, 0)].T
         if self.scale.kind != "float":
-            wide = high.astype(np.uint64) - low.astype(np.uint64)
+            wide = self.widths(tokens)
             return np.minimum((uniform * (wide.astype(np.float64) + 1)).astype(np.uint64), wide).astype(np.int64)
+        low, high = self._ends(tokens)
         a, b = key_floats(low), key_floats(high)
         with np.errstate(invalid="ignore", over="ignore"):
             between = a + uniform * (b - a)
         between = np.where(np.isfinite(between), between, np.where(uniform < 0.5, a, b))
         return np.clip(float_keys(between), low, high) - low
+
+    def widths(self, tokens: np.ndarray) -> np.ndarray:
+        """The most that rest can be (n,) uint64, of numbers or times; 0 where nothing is there."""
+        low, high = self._ends(tokens)
+        return np.where(tokens[:, 0] > 0, high.astype(np.uint64) - low.astype(np.uint64), np.uint64(0))
+
+    def _ends(self, tokens: np.ndarray) -> np.ndarray:
+        """The least and the largest key of the bins, (2,n) int64."""
+        return np.array(self.bins, np.int64)[np.maximum(tokens[:, 0].astype(np.int64) - 1, 0)].T
 
     # ---- for evaluation and conditions -------------------------------------------------------------------------------
 
@@ -272,7 +281,7 @@ class Column:
         """`n` values of a column that is not learned; the first is number `start` of the sample."""
         if self.kind == "constant":
             value = self.levels[0] if self.levels else None
-            return self._marked(_typed(pa.array([value] * n, pa.string()), self.type))
+            return self._marked(as_typed(pa.array([value] * n, pa.string()), self.type))
         assert self.kind == "identifier"
         if self.scale is not None:
             keys = np.arange(start, start + n, dtype=np.int64) + int(self.pattern[1]) + 1
@@ -282,17 +291,17 @@ class Column:
             return wide.array(keys, np.ones(n, bool))
         if self.pattern[0] == "#":  # a number after what is the same for all
             begin, last, width = self.pattern[1], int(self.pattern[2]), int(self.pattern[3])
-            return _typed(pa.array([f"{begin}{last + 1 + start + i:0{width}d}" for i in range(n)]), self.type)
+            return as_typed(pa.array([f"{begin}{last + 1 + start + i:0{width}d}" for i in range(n)]), self.type)
         columns = [np.array(list(signs))[random.integers(len(signs), size=n)] for signs in self.pattern]
         texts = [""] * n if not columns else ["".join(signs) for signs in zip(*columns)]
-        return _typed(pa.array(texts, pa.string()), self.type)
+        return as_typed(pa.array(texts, pa.string()), self.type)
 
 
 def _gap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return a.astype(np.float64) - b.astype(np.float64)
 
 
-def _same(array: pa.Array, other: pa.Array) -> np.ndarray:
+def same(array: pa.Array, other: pa.Array) -> np.ndarray:
     """Which places (n,) bool hold the same, down to the sign of zero; what is not a number is not there."""
     if pa.types.is_floating(array.type):
         first, second = (np.asarray(pc.fill_null(one.cast(pa.float64()), np.nan)) for one in (array, other))
@@ -320,12 +329,17 @@ def as_levels(array: pa.Array, marker: str | None = None) -> pa.Array:
     return levels if marker is None else pc.if_else(pc.equal(levels, marker), None, levels)
 
 
-def _typed(levels: pa.Array, name: str) -> pa.Array:
+def type_name(kind: pa.DataType) -> str:
+    """What `Column.type` calls an Arrow type."""
+    return f"dictionary[{kind.value_type}]" if pa.types.is_dictionary(kind) else str(kind)
+
+
+def as_typed(levels: pa.Array, name: str) -> pa.Array:
     """Levels as an array of the source's type."""
     if name in ("string", "large_string", "string_view"):
         return levels.cast(pa.type_for_alias(name)) if name != "string" else levels
     if name.startswith("dictionary"):  # dictionary[int64]
-        return _typed(levels, name.partition("[")[2][:-1] or "string").dictionary_encode()
+        return as_typed(levels, name.partition("[")[2][:-1] or "string").dictionary_encode()
     if name == "null":
         return pa.nulls(len(levels))
     if name.startswith("time32") or name.startswith("time64"):  # which Arrow reads of days alone
@@ -441,12 +455,12 @@ class Columns:
 
     def draw(self, tokens: np.ndarray, uniform: np.ndarray) -> np.ndarray:
         """Rest (n, learned columns) from uniform numbers of the same shape."""
-        parts = [column.draw(own, uniform[:, i]) for i, (column, own) in enumerate(self._each(tokens))]
+        parts = [column.draw(own, uniform[:, i]) for i, (column, own) in enumerate(self.each(tokens))]
         return np.stack(parts, 1)
 
     def table(self, tokens: np.ndarray, rest: np.ndarray, start: int = 0, seed: int = 0) -> pa.Table:
         """Rows in the source's types and order; identifiers are made anew, counted from `start`, and drawn by `seed`."""
-        made = {column.name: column.decode(own, rest[:, i]) for i, (column, own) in enumerate(self._each(tokens))}
+        made = {column.name: column.decode(own, rest[:, i]) for i, (column, own) in enumerate(self.each(tokens))}
         random = np.random.default_rng([seed, start])
         for column in self.columns:
             if column.kind in ("identifier", "constant"):
@@ -466,31 +480,42 @@ class Columns:
         """(n, learned columns) float64, as `Column.cells`."""
         return np.stack([column.cells(whole(table[column.name])) for column in self.learned], 1)
 
-    def _each(self, tokens: np.ndarray) -> list[tuple[Column, np.ndarray]]:
+    def each(self, tokens: np.ndarray) -> list[tuple[Column, np.ndarray]]:
+        """The learned columns, each with its own of tokens (n,F)."""
         ends = np.cumsum([len(column.sizes) for column in self.learned])
         return list(zip(self.learned, np.split(tokens, ends[:-1], 1)))
 
     def save(self, folder: str | Path) -> None:
         """Writes FOLDER/columns.json."""
-        record = {"format": 1, "form": self.form.to_json(), "columns": [asdict(column) for column in self.columns]}
         Path(folder).mkdir(parents=True, exist_ok=True)
-        (Path(folder) / FILE).write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
+        (Path(folder) / FILE).write_text(self.to_json(), encoding="utf-8")
+
+    def to_json(self) -> str:
+        record = {"format": 1, "form": self.form.to_json(), "columns": [asdict(column) for column in self.columns]}
+        return json.dumps(record, ensure_ascii=False)
 
     @classmethod
     def load(cls, folder: str | Path) -> Columns:
         """What `save` wrote. Raises DataError when it cannot be that."""
         path = Path(folder) / FILE
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            columns = []
+            return cls.from_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} does not say what the columns of this run are: {error}") from None
+
+    @classmethod
+    def from_json(cls, text: str) -> Columns:
+        """What `to_json` made. Raises ValueError when it cannot be that."""
+        try:
+            record, columns = json.loads(text), []
             for one in record["columns"]:
                 scale = Scale(**one["scale"]) if one["scale"] else None
                 bins = tuple((int(low), int(high)) for low, high in one["bins"])
                 lists = {name: tuple(map(str, one[name])) for name in ("levels", "pattern")}
                 columns.append(replace(Column(**{**one, **lists, "bins": bins}), scale=scale))
             return cls(tuple(columns), Form.from_json(record["form"]))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path} does not say what the columns of this run are: {error}") from None
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"no columns: {error!r}") from None
 
 
 def whole(column: Any) -> pa.Array:

@@ -333,9 +333,7 @@ def write_delimited(path: Path, table: pa.Table, form: Form) -> None:
     encoding = "utf-8-sig" if form.bom and form.encoding == "utf-8" else form.encoding
     try:
         with path.open("w", encoding=encoding, newline="") as file:
-            if form.header:
-                heads = [_header_cell(name, form) for name in names]
-                file.write(form.delimiter.join(heads) + form.delimiter * (form.trailing == "all") + form.line_end)
+            file.write(_head(names, form))
             for batch in texts.to_batches(ROWS):
                 file.writelines(_lines(batch, form))
     except UnicodeEncodeError as error:
@@ -343,6 +341,21 @@ def write_delimited(path: Path, table: pa.Table, form: Form) -> None:
         raise DataError(
             f"{sign!r} cannot be written in {form.encoding}, the encoding of the source; write a .parquet"
         ) from None
+
+
+def comes_back(path: Path, table: Table) -> bool:
+    """Whether `table`, which was read from `path`, would be written as the same bytes again."""
+    form = table.form
+    encoding = "utf-8-sig" if form.bom and form.encoding == "utf-8" else form.encoding
+    with path.open("rb") as file:
+        content = _head(table.schema.names, form).encode(encoding)
+        if file.read(len(content)) != content:
+            return False
+        for batch in table.batches():
+            content = "".join(_lines(batch, form)).encode(encoding.removesuffix("-sig"))
+            if file.read(len(content)) != content:
+                return False
+        return not file.read(1)
 
 
 def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -385,6 +398,14 @@ def _torn(columns: Sequence[pa.ChunkedArray], form: Form) -> bool:
 def _signs(form: Form, columns: int) -> str:
     """The delimiter; of a single column all signs that could be taken for one."""
     return form.delimiter if columns > 1 else COMMON + form.delimiter
+
+
+def _head(names: Sequence[str], form: Form) -> str:
+    """The line that names the columns, where there is one."""
+    if not form.header:
+        return ""
+    heads = [_header_cell(name, form) for name in names]
+    return form.delimiter.join(heads) + form.delimiter * (form.trailing == "all") + form.line_end
 
 
 def _header_cell(name: str, form: Form) -> str:

@@ -10,11 +10,10 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from latente.data.columns import KINDS, Column, Kind, as_levels, pattern_of, whole
+from latente.data.columns import KINDS, Column, Kind, as_levels, pattern_of, type_name
 from latente.data.errors import DataError, first_line
 from latente.data.forms import Form, Table
 from latente.data.scales import MARKERS, Counting, Scale
@@ -95,7 +94,7 @@ class Seen:
     def column(self, where: str) -> Column:
         """What the column is. Bins and levels come later, from training rows. Raises DataError for what cannot be learned."""
         name = self.name
-        kind = f"dictionary[{self.kind.value_type}]" if pa.types.is_dictionary(self.kind) else str(self.kind)
+        kind = type_name(self.kind)
         if self.wanted == "ignored":
             return Column(name, "ignored", kind)
         scale = self.counting.found() if self.counting is not None else None
@@ -217,56 +216,27 @@ def wanted_kinds(options: TableOptions, names: list[str]) -> dict[str, Kind]:
     return found
 
 
-def row_hashes(batch: pa.RecordBatch) -> np.ndarray:
-    """A mixed 64-bit hash of each whole row, (n,) uint64."""
-    import pandas as pd
-
-    total = np.zeros(batch.num_rows, np.uint64)
-    for column in batch.columns:
-        array = whole(column)
-        if pa.types.is_dictionary(array.type):
-            array = array.dictionary_decode()
-        if pa.types.is_floating(array.type):
-            array = pc.add(array.cast(pa.float64()), 0.0)  # -0.0 is 0.0
-        try:
-            coded = array.dictionary_encode()
-            known = pd.util.hash_array(np.asarray(as_levels(coded.dictionary).to_pandas(), object), categorize=False)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            continue  # a column of lists or the like: it can only be ignored
-        known = np.append(known, np.uint64(0x9E3779B97F4A7C15))
-        total = _mixed(total ^ known[np.asarray(pc.fill_null(coded.indices, len(coded.dictionary)))])
-    return total
-
-
-def _mixed(x: np.ndarray) -> np.ndarray:
-    """The finaliser of SplitMix64 (Steele et al. 2014): every bit of the input reaches every bit of the output."""
-    x = (x + np.uint64(0x9E3779B97F4A7C15)).astype(np.uint64)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-def inferred(table: Table, options: TableOptions) -> tuple[list[Column], np.ndarray, dict[str, Seen]]:
-    """What the columns are, the hash of every row (N,) uint64, and what was seen. Reads the table once; again where what
-    looked like many numbers is none."""
+def inferred(table: Table, options: TableOptions) -> tuple[list[Column], int, dict[str, Seen]]:
+    """What the columns are, how many rows there are, and what was seen. Reads the table once; again where what looked like many
+    numbers is none."""
     wanted = wanted_kinds(options, table.schema.names)
-    hashes, seen = _read(table, wanted, frozenset())
+    rows, seen = _read(table, wanted, frozenset())
     lost = frozenset(name for name, one in seen.items() if one.lost)
     if lost:
-        hashes, seen = _read(table, wanted, lost)
-    if not len(hashes):
+        rows, seen = _read(table, wanted, lost)
+    if not rows:
         raise DataError(f"{table.name} holds no rows")
-    return [one.column(table.name) for one in seen.values()], hashes, seen
+    return [one.column(table.name) for one in seen.values()], rows, seen
 
 
-def _read(table: Table, wanted: Mapping[str, Kind], levels_only: frozenset[str]) -> tuple[np.ndarray, dict[str, Seen]]:
-    """The hash of every row (N,) uint64, and what was seen; no numbers are looked for in `levels_only`."""
+def _read(table: Table, wanted: Mapping[str, Kind], levels_only: frozenset[str]) -> tuple[int, dict[str, Seen]]:
+    """How many rows there are, and what was seen; no numbers are looked for in `levels_only`."""
     seen = {
         field.name: Seen(field, table.form, wanted.get(field.name), field.name in levels_only) for field in table.schema
     }
-    hashes: list[np.ndarray] = []
+    rows = 0
     for batch in table.batches():
+        rows += batch.num_rows
         for name, column in zip(batch.schema.names, batch.columns):
             seen[name].see(column, table.name)
-        hashes.append(row_hashes(batch))
-    return np.concatenate([np.zeros(0, np.uint64), *hashes]), seen
+    return rows, seen

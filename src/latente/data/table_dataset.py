@@ -1,9 +1,10 @@
 """A dataset of rows: a key for every cell, tokens for what is learned, and three splits that share no row.
 
-    Table --inferred--> kinds, row hashes --splits--> keys of all cells --training rows--> bins, levels --> tokens (N,F)
+    Table --inferred--> kinds --> keys of all cells --row hashes--> splits --training rows--> bins, levels --> tokens (N,F)
 
-Splits go by content, as those of images do: distinct rows are ordered by a hash of their cells; the lowest ones are the test split,
-the next ones validation, so equal rows are never on two sides and the order of rows does not matter. Where a source brings its own
+Splits go by content, as those of images do: distinct rows are ordered by a hash of their values; the lowest ones are the test split,
+the next ones validation, so equal rows are never on two sides and the order of rows does not matter. What is written differently
+(1.5 and 1.50) is equal; identifiers and ignored columns have no say. Where a source brings its own
 test set, that is the test split, and training rows that are in it are left out.
 """
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 CAP = 50_000  # rows held out for each purpose, at most
 FEWEST = 20
 MISSING, ODD = np.iinfo(np.int64).min, np.iinfo(np.int64).min + 1  # keys that no value has
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass
@@ -194,11 +195,16 @@ def _read_cache(folder: Path) -> _Made | None:
 
 def _made(table: Table, options: TableOptions, known: Columns | None, folder: Path | None, tell: Progress) -> _Made:
     tell("reading", 0, 1)
-    found, hashes, seen = inferred(table, options if known is None else replace(options, columns=_kinds_of(known)))
-    splits = split(hashes, table.test, options, table.name)
+    found, count, seen = inferred(table, options if known is None else replace(options, columns=_kinds_of(known)))
     columns = list(known.columns) if known is not None else found
-    counted = [column for column in columns if column.scale is not None or column.kind in ("category", "boolean")]
-    keys = _keys(table, counted, seen, len(hashes), folder, tell)
+    # A column that training rows made constant is read as what it is: it may have a say in the splits.
+    read = [new if old.kind == "constant" else old for old, new in zip(columns, found)]
+    counted = [column for column in read if column.scale is not None or column.kind in ("category", "boolean")]
+    keys = _keys(table, counted, seen, count, folder, tell)
+    hashes = _hashed(counted, keys, seen, known is None)
+    if known is None and count >= FEWEST and (hashes == hashes[0]).all():
+        raise _unlearned(table, columns, "; but for identifiers all rows are the same")
+    splits = split(hashes, table.test, options, table.name)
     levels: dict[str, list[str]] = {}
     places = {column.name: place for place, column in enumerate(columns)}
     for row, column in enumerate(counted):
@@ -206,20 +212,23 @@ def _made(table: Table, options: TableOptions, known: Columns | None, folder: Pa
             levels[column.name] = _ranked(keys[row], seen[column.name], splits["train"])
         if known is None:
             columns[places[column.name]] = _learned(
-                column, keys[row], levels.get(column.name), splits["train"], options, seen[column.name].wanted is None
+                column, keys[row], levels.get(column.name), splits["train"], options, seen
             )
     made = Columns(tuple(columns), table.form)
     if not made.learned:
-        raise DataError(
-            f"{table.name} has no column to learn from: {', '.join(f'{c.name} ({c.kind})' for c in columns[:20])}"
-        )
+        raise _unlearned(table, columns, "")
     rows = {column.name: row for row, column in enumerate(counted)}
     kept = keys[[rows[column.name] for column in made.learned]] if len(made.learned) < len(counted) else keys
     if folder is not None and kept is not keys:
         np.asarray(kept).tofile(folder / "keys.bin")
     tokens = _tokens(made, kept, folder)
-    audit = TableAudit(len(hashes), len(hashes) - len(np.unique(hashes)), [*table.notes])
+    audit = TableAudit(count, count - len(np.unique(hashes)), [*table.notes])
     return _Made(made, kept, tokens, [levels.get(c.name, []) for c in made.learned], splits, np.sort(hashes), audit)
+
+
+def _unlearned(table: Table, columns: Sequence[Column], why: str) -> DataError:
+    shown = ", ".join(f"{column.name} ({column.kind})" for column in columns[:20])
+    return DataError(f"{table.name} has no column to learn from: {shown}{why}")
 
 
 def _kinds_of(columns: Columns) -> dict[str, Any]:
@@ -255,6 +264,43 @@ def _keys(
     return keys
 
 
+def _hashed(columns: Sequence[Column], keys: np.ndarray, seen: Mapping[str, Seen], free: bool) -> np.ndarray:
+    """A mixed 64-bit hash of each row (N,) uint64: of the values in all columns but identifiers and those that are always the same."""
+    from pandas.core.util.hashing import hash_array
+
+    total = np.zeros(keys.shape[1], np.uint64)
+    for column, own in zip(columns, keys):
+        own = np.asarray(own)
+        if (own == own[0]).all() or column.kind == "identifier" or (free and _numbers_rows(column, own, seen)):
+            continue
+        if column.scale is not None:
+            values = column.scale.places(own).astype(np.uint64)
+        else:
+            known = hash_array(np.array([*(seen[column.name].levels or ()), ""], object), categorize=False)
+            known[-1] = np.uint64(MISSING & (1 << 64) - 1)
+            values = known[np.where(own < 0, -1, own)]
+        total = mixed(total ^ mixed(values))
+    return total
+
+
+def _numbers_rows(column: Column, keys: np.ndarray, seen: Mapping[str, Seen]) -> bool:
+    """Whether a column of whole numbers, of which the user has said nothing, tells rows apart and no more."""
+    scale = column.scale
+    if column.kind != "number" or scale is None or scale.kind != "decimal" or scale.decimals or scale.multiple != 1:
+        return False
+    if seen[column.name].wanted is not None or len(keys) <= 50 or (keys <= ODD).any():
+        return False
+    return int(keys.max()) - int(keys.min()) < 2 * len(keys) and len(np.unique(keys)) == len(keys)
+
+
+def mixed(x: np.ndarray) -> np.ndarray:
+    """The finaliser of SplitMix64 (Steele et al. 2014): every bit of the input reaches every bit of the output."""
+    x = (x + np.uint64(0x9E3779B97F4A7C15)).astype(np.uint64)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
 def _ranked(keys: np.ndarray, seen: Seen, train: np.ndarray) -> list[str]:
     """Levels by falling frequency in training rows, and the keys in place of first-met numbers."""
     levels = list(seen.levels or ())
@@ -269,10 +315,14 @@ def _ranked(keys: np.ndarray, seen: Seen, train: np.ndarray) -> list[str]:
 
 
 def _learned(
-    column: Column, keys: np.ndarray, levels: list[str] | None, train: np.ndarray, options: TableOptions, free: bool
+    column: Column,
+    keys: np.ndarray,
+    levels: list[str] | None,
+    train: np.ndarray,
+    options: TableOptions,
+    seen: Mapping[str, Seen],
 ) -> Column:
-    """The column with what training rows teach: levels, bins, whether anything is missing; or what else it turns out to
-    be: a number is an identifier only where the user left it `free`."""
+    """The column with what training rows teach: levels, bins, whether anything is missing; or what else it turns out to be."""
     known = np.asarray(keys[train])
     present = known[known > ODD]
     missing = bool((known == MISSING).any())
@@ -285,20 +335,7 @@ def _learned(
     everything = np.asarray(keys)
     there = everything[everything > ODD]
     low, high = (int(there.min()), int(there.max())) if len(there) else (0, 0)
-    counting = (
-        column.kind == "number"
-        and column.scale is not None
-        and column.scale.kind == "decimal"
-        and not column.scale.decimals
-    )
-    alone = (
-        counting
-        and free
-        and len(there) == len(everything) > 50
-        and high - low < 2 * len(there)
-        and len(np.unique(there)) == len(there)
-    )
-    if column.kind == "identifier" or (alone and column.scale is not None and column.scale.multiple == 1):
+    if column.kind == "identifier" or _numbers_rows(column, everything, seen):
         return replace(column, kind="identifier", pattern=(str(low), str(high)))
     if low == high and len(there) == len(everything):
         text = as_levels(column.scale.array(there[:1], np.ones(1, bool)))[0].as_py() if column.scale else None

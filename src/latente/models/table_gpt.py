@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -52,13 +53,16 @@ class Block(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         inner = config.widen * config.width
+        self.norm = nn.RMSNorm(config.width, elementwise_affine=False)
         self.wide = nn.Linear(config.width, inner)
         self.narrow = nn.Linear(inner, config.width, bias=False)
         self.dropout = config.dropout
         nn.init.zeros_(self.narrow.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
-        inner = F.relu(self.wide(F.rms_norm(x, x.shape[-1:]))).square()
+    def forward(self, x: Tensor, one: int) -> Tensor:
+        inner = F.relu(self.wide(self.norm(x))).square()
+        if one > 1:  # whole multiples of 1/one
+            inner = torch.round(inner / one)
         return x + self.narrow(F.dropout(inner, self.dropout, self.training))
 
 
@@ -73,7 +77,7 @@ class Model(nn.Module):
 
     def __init__(self, config: Config, spec: TableSpec) -> None:
         super().__init__()
-        self.config, self.spec = config, spec
+        self.config, self.spec, self.one = config, spec, 1
         sizes = spec.fields
         self.register_buffer("starts", torch.tensor([0, *sizes]).cumsum(0)[:-1], persistent=False)
         self.register_buffer("owners", torch.tensor(spec.owners), persistent=False)
@@ -82,6 +86,7 @@ class Model(nn.Module):
         self.embedding = nn.Embedding(sum(sizes), config.width)
         self.asked = nn.Embedding(len(sizes), config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
+        self.norm = nn.RMSNorm(config.width, elementwise_affine=False)
         self.heads = nn.Linear(config.width, sum(sizes))
         nn.init.normal_(self.embedding.weight, std=0.5)
         nn.init.zeros_(self.heads.weight)
@@ -115,13 +120,17 @@ class Model(nn.Module):
 
     def hidden(self, x: Tensor) -> Tensor:
         for block in self.blocks:
-            x = block(x)
-        return F.rms_norm(x, x.shape[-1:])
+            x = block(x, self.one)
+        return self.norm(x)
 
     def head(self, x: Tensor, field: int) -> Tensor:
         """(B,C) -> (B, size of the field) float32: unnormalised log-probabilities of its tokens."""
-        part = slice(int(self.starts[field]), int(self.starts[field]) + self.spec.fields[field])
+        part = self.part(field)
         return F.linear(x, self.heads.weight[part], self.heads.bias[part]).float()
+
+    def part(self, field: int) -> slice:
+        """Where the tokens of a field are among those of all fields."""
+        return slice(int(self.starts[field]), int(self.starts[field]) + self.spec.fields[field])
 
     # ---- use ------------------------------------------------------------------------------------------------------
 
@@ -148,11 +157,11 @@ class Model(nn.Module):
     ) -> Batch:
         """As `sample`, for rows (n,F) of which the fields that are `known` (n,F) bool stay as they are."""
         allowed, owners = allowed or {}, self.spec.owners
-        n, rows = len(tokens), torch.arange(len(tokens), device=tokens.device)
-        states, of = self._begun(tokens, known)
+        n = len(tokens)
+        states, of = self._known(tokens, known)
         weight, drawn, free = torch.zeros(n, device=tokens.device), list(tokens.unbind(1)), False
-        for field in self._order(allowed):
-            open_, size = ~known[:, field], self.spec.fields[field]
+        for field in self.order(allowed):
+            open_ = ~known[:, field]
             uniform = torch.rand(n, generator=generator, dtype=torch.float64).to(tokens.device)
             logits = self.head(self.hidden(states + self.asked.weight[field]), field)
             if field in allowed:
@@ -165,26 +174,37 @@ class Model(nn.Module):
                 logits[:, list(self.spec.never[owners[field]])] = -math.inf
             token = _drawn(logits, uniform, of)
             drawn[field] = torch.where(open_, token, drawn[field])
-            embedded = self.embedding.weight[int(self.starts[field]) :]
-            if len(states) < n:
-                pairs, merged = (of * size + token).unique(return_inverse=True)
-                if len(pairs) <= n // 2:
-                    states, of = states[pairs // size] + embedded[pairs % size], merged
-                    continue
-            states, of = states[of] + embedded[token] * open_[:, None], rows
+            states, of = self.after(states, of, field, token, open_)
         return {"tokens": torch.stack(drawn, 1), "log_weight": weight}
 
-    def _begun(self, tokens: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-        """What is known of the rows at first, summed: different states (G,C), and which of them each row has (n,). Rows that begin
-        alike are worked on once until they part, which is most of the work where columns have few levels."""
-        if not known.any():
-            return torch.zeros(1, self.config.width, device=tokens.device), torch.zeros_like(tokens[:, 0])
-        embedded = self.embedding(tokens + self.starts)
-        return torch.bmm(known[:, None].to(embedded.dtype), embedded)[:, 0], torch.arange(
-            len(tokens), device=tokens.device
-        )
+    def begun(self, n: int) -> tuple[Tensor, Tensor]:
+        """What is known of `n` rows at first, which is nothing: different states (G,C), and which of them each row has (n,). Rows
+        that begin alike are worked on once until they part, which is most of the work where columns have few levels."""
+        weight = self.embedding.weight
+        return weight.new_zeros(1, self.config.width), torch.zeros(n, dtype=torch.int64, device=weight.device)
 
-    def _order(self, allowed: Mapping[int, Tensor]) -> list[int]:
+    def after(
+        self, states: Tensor, of: Tensor, field: int, token: Tensor, open_: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As `begun`, once the tokens (n,) of a field are known too; of rows that are not `open_` (n,) they were so before."""
+        n, size = len(of), self.spec.fields[field]
+        embedded = self.embedding.weight[self.part(field)]
+        if len(states) < n:
+            pairs, merged = (of * size + token).unique(return_inverse=True)
+            if len(pairs) <= n // 2:
+                return states[pairs // size] + embedded[pairs % size], merged
+            states, of = states[of], torch.arange(n, device=of.device)
+        return states + (embedded[token] if open_ is None else embedded[token] * open_[:, None]), of
+
+    def _known(self, tokens: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """As `begun`, for rows (n,F) whose `known` fields (n,F) bool are known."""
+        if not known.any():
+            return self.begun(len(tokens))
+        embedded = self.embedding(tokens + self.starts)
+        states = torch.bmm(known[:, None].to(embedded.dtype), embedded)[:, 0]
+        return states, torch.arange(len(tokens), device=tokens.device)
+
+    def order(self, allowed: Mapping[int, Tensor]) -> list[int]:
         """Fields in the order of drawing: columns with one token that may be, columns with several, all others by their size."""
         owners, places = self.spec.owners, self.places.tolist()
         rank: dict[int, int] = {}
@@ -194,13 +214,42 @@ class Model(nn.Module):
 
     def chances(self, tokens: Tensor, known: Tensor, field: int) -> Tensor:
         """Log-probabilities of the tokens of a field given those that are `known` (n,F) bool: (n, size of the field)."""
-        states, of = self._begun(tokens, known)
+        states, of = self._known(tokens, known)
         return self.head(self.hidden(states + self.asked.weight[field]), field).log_softmax(1)[of]
 
     def log_prob(self, batch: Batch) -> Tensor:
         """Log-probability in nats of each row, its columns in their own order, or at the "places" (B, columns) of the batch, (B,)."""
         places = batch.get("places", self.places.expand(len(batch["tokens"]), -1))
         return -self.nats(batch["tokens"], places).sum(1)
+
+    def walk(self, n: int) -> Walk:
+        """`n` rows about to be read again, field by field."""
+        return Walk(self, n)
+
+    @property
+    def remembered(self) -> int:
+        """Numbers that a walk holds of a row, at most."""
+        return (3 + 2 * self.config.widen) * self.config.width + 4 * max(self.spec.fields) + len(self.spec.fields)
+
+
+class Walk:
+    """Rows read again field by field; `model` is a `Model` that has whole numbers for weights."""
+
+    def __init__(self, model: Any, n: int) -> None:
+        self.model, self.n = model, n
+
+    @torch.no_grad()
+    def through(self, choose: Any) -> Tensor:
+        """Tokens of all rows, int64 (n,F): `choose` maps logits (n, size) of a field to its tokens (n,), in the order of sampling."""
+        model = self.model
+        states, of = model.begun(self.n)
+        tokens = torch.zeros(self.n, len(model.spec.fields), dtype=torch.int64)
+        for field in model.order({}):
+            part = model.part(field)
+            x = model.hidden(states + model.asked.weight[field])
+            token = tokens[:, field] = choose(model.heads.part(x, part)[of])
+            states, of = model.after(states, of, field, token)
+        return tokens
 
 
 def _drawn(logits: Tensor, uniform: Tensor, of: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from latente.data.conditions import rules as parsed_rules
 from latente.data.rules import combinations, kept
 from latente.data.table import TableOptions
 from latente.data.table_dataset import TableDataset
-from latente.data.table_sources import sniff
+from latente.data.table_sources import Table, sniff
 from latente.evaluation import tables
 from latente.evaluation.findings import Evaluation, Say, silent
 from latente.rng import key, keyed
@@ -28,14 +28,12 @@ from latente.run.base import ASSETS, Run, positive
 if TYPE_CHECKING:
     import pandas as pd
 
-MOST, FEWEST, FIELDS = (
-    8_192,
-    256,
-    1 << 17,
-)  # rows are drawn in chunks, each from its own keys: so many, or of so many fields in all
+# Rows are drawn in chunks, each from its own keys: so many, or of so many fields in all.
+MOST, FEWEST, FIELDS = 8_192, 256, 1 << 17
 IDLE = 200  # chunks without a row that is kept, after which no more are tried
 LIKELY = 10_000  # rows of a split whose likelihood is measured
 
+READING = "encoding", "delimiter", "decimal", "excel_sheet"  # of the options: how a file is read
 Given = str | Mapping[str, Any] | Sequence[str]
 
 
@@ -159,9 +157,14 @@ class TableRun(Run):
 
     # ---- rows that are given ---------------------------------------------------------------------------------------------
 
+    def sniffed(self, source: Any) -> Table:
+        """The table a source stands for, read as this run's own was."""
+        options = self.record["data"]["options"]
+        return sniff(source, TableOptions(**{name: options[name] for name in READING}))
+
     def read(self, source: Any) -> pa.Table:
         """Rows of the columns this run has learned; a column that is not there is empty. Raises ValueError for other columns."""
-        table = sniff(source, TableOptions(**self._reading())).read()
+        table = self.sniffed(source).read()
         names = [column.name for column in self.columns.learned]
         if not set(names) & set(table.column_names):
             raise ValueError(
@@ -173,10 +176,6 @@ class TableRun(Run):
             for c in self.columns.learned
         }
         return pa.table(made)
-
-    def _reading(self) -> dict[str, Any]:
-        options = self.record["data"]["options"]
-        return {name: options[name] for name in ("encoding", "delimiter", "decimal", "excel_sheet")}
 
     def _cast(self, table: pa.Table, name: str, kind: str) -> Any:
         return table[name].cast(pa.string()) if kind == "string" else table[name]

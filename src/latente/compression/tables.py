@@ -1,0 +1,363 @@
+"""Rows in and out of a .latente file, through an exact network.
+
+    a chunk of rows --columns--> tokens --what the network expects--> range coder
+                                 place in its bin --all alike--> range coder       > payload
+                                 cells that no token stands for, columns that are not learned --LZMA-->
+
+Every cell comes back as it was, in the order of the source: of a CSV what is written, of other files values of their types.
+n rows, F fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from latente.codec import exact, walks
+from latente.codec.coding import Decoder, Encoder, even_bits
+from latente.codec.layout import Damaged
+from latente.codec.reader import Reader
+from latente.compression import cells, chunks, headers
+from latente.compression.chunks import Chunk
+from latente.compression.coders import REMEMBERED
+from latente.config import from_json
+from latente.data import hub, named
+from latente.data.columns import Column, Columns, same, type_name, whole
+from latente.data.delimited import comes_back
+from latente.data.errors import DataError
+from latente.data.files import located
+from latente.data.table_sources import Table, write_table
+from latente.evaluation.findings import Say
+from latente.run import Run, TableRun, built
+
+TOGETHER = 4  # chunks at once
+TRIED = (4, 5, 6, 8)  # bits of a weight
+TRIAL = 2_000  # rows that decide how many
+COLUMNS = 1 << 26  # bytes of what is known of the columns
+LEAST = 1 / 16  # bytes of a weight, on average: a header that asks for more weights than its file can hold is a forgery
+
+
+class Rows:
+    """Codes rows of some columns by a network of whole numbers."""
+
+    def __init__(self, net: Any, columns: Columns) -> None:
+        self.net, self.columns = net, columns
+
+    def code(self, tables: Sequence[pa.Table]) -> tuple[list[bytes], list[float]]:
+        """Chunks of these rows, and the bytes that each is expected to take."""
+        coders, counts = [Encoder() for _ in tables], [len(table) for table in tables]
+        encoded = [self.columns.encode(table) for table in tables]
+        tokens = np.concatenate([part for part, _, _ in encoded])
+        bits = walks.encoded(
+            self.net.walk(len(tokens)), (tokens[:, field] for field in self.net.order({})), coders, counts
+        )
+        sums = [float(part.sum()) for part in np.split(bits, np.cumsum(counts)[:-1])]
+        found, expected = [], []
+        for coder, table, (own, rest, _), bits_ in zip(coders, tables, encoded, sums):
+            for _, place, wide in self._places(own, rest):
+                coder.even(place, wide)
+                bits_ += float(even_bits(wide).sum())
+            code, side = coder.finish(), chunks.squeezed(self._side(table, own, rest))
+            found.append(len(code).to_bytes(4, "little") + code + side)
+            expected.append(bits_ / 8 + len(side))
+        return found, expected
+
+    def tables(self, contents: Sequence[bytes], counts: Sequence[int]) -> list[pa.Table]:
+        """The rows of chunks of so many each. Raises ValueError for what `code` did not make."""
+        ends = [4 + int.from_bytes(content[:4], "little") for content in contents]
+        coders = [Decoder(content[4:end]) for content, end in zip(contents, ends)]
+        tokens = walks.decoded(self.net.walk(sum(counts)), coders, counts).numpy()
+        found = []
+        for coder, content, end, own in zip(coders, contents, ends, np.split(tokens, np.cumsum(counts)[:-1])):
+            rest = np.zeros((len(own), len(self.columns.learned)), np.int64)
+            for column, place, wide in self._places(own, rest):
+                place[:] = coder.even(wide)
+                rest[:, column] = place.view(np.int64)
+            side = memoryview(chunks.unsqueezed(content[end:], headers.ROWS))
+            found.append(self._joined(own, rest, side))
+        return found
+
+    def _places(self, tokens: np.ndarray, rest: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Of each column of numbers or times: its place among those learned, rest (n,) uint64, and the most it can be (n,) uint64."""
+        for at, (column, own) in enumerate(self.columns.each(tokens)):
+            if column.ordered and column.bins:
+                yield at, rest[:, at].astype(np.uint64), column.widths(own)
+
+    def _side(self, table: pa.Table, tokens: np.ndarray, rest: np.ndarray) -> bytes:
+        """What tokens and rest leave out."""
+        parts = []
+        for at, (column, own) in enumerate(self.columns.each(tokens)):
+            array = whole(table[column.name])
+            odd = np.flatnonzero(~same(array, column.decode(own, rest[:, at])))
+            parts += [np.array([len(odd), *np.diff(odd, prepend=0)], "<u4").tobytes(), cells.packed(array.take(odd))]
+        return b"".join([*parts, *(cells.packed(whole(table[column.name])) for column in _apart(self.columns))])
+
+    def _joined(self, tokens: np.ndarray, rest: np.ndarray, side: memoryview) -> pa.Table:
+        made: dict[str, Any] = {}
+        for at, (column, own) in enumerate(self.columns.each(tokens)):
+            count = int.from_bytes(side[:4], "little")
+            odd = np.cumsum(np.frombuffer(side[4 : 4 + 4 * count], "<u4"), dtype=np.int64)
+            apart, side = cells.unpacked(side[4 + 4 * count :], count, column.type)
+            array = column.decode(own, rest[:, at])
+            if count:
+                place = np.arange(len(own))
+                place[odd] = len(own) + np.arange(count)
+                array = pa.concat_arrays([_plain(array), _plain(apart)]).take(pa.array(place))
+                array = array.dictionary_encode() if column.type.startswith("dictionary") else array
+            made[column.name] = array
+        for column in _apart(self.columns):
+            made[column.name], side = cells.unpacked(side, len(tokens), column.type)
+        return pa.table({column.name: made[column.name] for column in self.columns.columns})
+
+    def packed(self, table: pa.Table) -> bytes:
+        """All cells of rows as bytes."""
+        return b"".join(cells.packed(whole(table[column.name])) for column in self.columns.columns)
+
+    def unpacked(self, content: bytes, count: int) -> pa.Table:
+        """The inverse of `packed`. Raises ValueError for other bytes."""
+        made, rest = {}, memoryview(content)
+        for column in self.columns.columns:
+            made[column.name], rest = cells.unpacked(rest, count, column.type)
+        return pa.table(made)
+
+
+def _apart(columns: Columns) -> list[Column]:
+    """The columns that no token stands for."""
+    return [column for column in columns.columns if not column.sizes]
+
+
+def _plain(array: pa.Array) -> pa.Array:
+    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+
+
+class TableJob:
+    """Rows on their way into a file."""
+
+    psnr = None
+
+    def __init__(self, run: TableRun, source: Any, external_model: bool, say: Say) -> None:
+        table = _given(run, source)
+        path = _path(source)
+        self.raw = path.stat().st_size if path is not None else 0
+        self.notes, self._table, self._run, self._path = [*table.notes], table, run, path
+        columns = replace(run.columns, form=table.form)
+        items, some = _counted(table)
+        say("finding out how many bits a weight is worth")
+        bits = TRIED[-1] if external_model else min(TRIED, key=lambda bits: self._worth(bits, some, items))
+        net, kept = exact.exact(run.model, bits), columns.to_json().encode()
+        self.header = {
+            "codec": "rows", "model": run.family.name,
+            "config": asdict(from_json(run.family.Config, run.record["config"])), "spec": asdict(run.spec), "items": items,
+            "size": max(1, min(headers.TABLE, REMEMBERED // run.model.remembered)), "bits": bits,
+            "weights": exact.digest(net), "columns": chunks.digest(kept),
+        }  # fmt: skip
+        self.parts = {"columns": chunks.squeezed(kept)}
+        if not external_model:
+            self.parts["model"] = exact.pack(net)
+            net = network(headers.exactly(headers.Tables, self.header, "header"), self.parts["model"])
+        self._rows = Rows(net, columns)
+        if table.form.kind in ("csv", "tsv") and path is not None and not comes_back(path, table):
+            self.notes.append("every cell comes back, but some lines were quoted, padded or ended otherwise")
+
+    def _worth(self, bits: int, some: pa.Table, items: int) -> float:
+        """Bytes of a file with weights of so many bits."""
+        net = exact.exact(self._run.model, bits)
+        _, expected = Rows(net, self._run.columns).code([some])
+        return len(exact.pack(net)) + expected[0] / len(some) * items
+
+    def settle(self, size: int) -> None:
+        """As `Job.settle`: every size will do."""
+
+    def chunks(self, verify: bool, say: Say) -> Iterator[Chunk]:
+        """As `Job.chunks`."""
+        done, size = 0, self.header["size"]
+        for tables in _grouped(self._parts(_chunks(self._table, size)), _together(self._rows, size)):
+            say(f"coding, {done:,} of {self.header['items']:,} rows done")
+            contents, counts = [self._rows.packed(table) for table in tables], [len(table) for table in tables]
+            coded, expected = self._rows.code(tables)
+            payloads = [_kept(content, code) for content, code in zip(contents, coded)]
+            if verify and [self._rows.packed(one) for one in _tables(self._rows, payloads, counts)] != contents:
+                raise ValueError("what was decoded is not what was coded; nothing is written")
+            for payload, content, count, each in zip(payloads, contents, counts, expected):
+                self.raw += len(content) if self._path is None else 0
+                yield Chunk(payload, count, each)
+            done += sum(counts)
+
+    def _parts(self, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        """Tables whose cells are few enough for a chunk."""
+        for table in tables:
+            if len(self._rows.packed(table)) <= headers.ROWS:
+                yield table
+            elif len(table) == 1:
+                raise ValueError(f"a row of more than {headers.ROWS:,} bytes cannot be kept")
+            else:
+                half = len(table) // 2
+                yield from self._parts(iter((table.slice(0, half), table.slice(half))))
+
+
+class PackedTables:
+    """Rows in a file."""
+
+    def __init__(self, reader: Reader, held: headers.Tables, run: Run | None) -> None:
+        self.reader, self.held = reader, held
+        kept = chunks.unsqueezed(reader.part("columns"), COLUMNS)
+        columns = Columns.from_json(kept.decode())
+        if chunks.digest(kept) != held.columns or columns.spec() != held.spec:
+            raise ValueError("these are not the columns it was made with")
+        if "model" in reader.parts:
+            net = network(held, reader.part("model"))
+        elif not isinstance(run, TableRun):
+            raise ValueError(f"its weights are not in it; give the run it was made with (--run), a {held.model:.40}")
+        elif run.spec != held.spec or not hasattr(run.model, "walk"):
+            raise ValueError("this is not the run it was made with")
+        else:
+            net = exact.exact(run.model, held.bits)
+        if exact.digest(net) != held.weights:
+            raise ValueError("these are not the weights it was made with")
+        self.rows = Rows(net, columns)
+
+    def decode(self, numbers: Sequence[int]) -> list[pa.Table]:
+        """The rows of some chunks. Raises Damaged."""
+        counts = [len(self.reader.items_of(number)) for number in numbers]
+        for number, count in zip(numbers, counts):
+            if count > self.held.size:
+                raise chunks.undecodable(self.reader.name, number, ValueError("more rows than it can hold"))
+        payloads = [self.reader.chunk(number) for number in numbers]
+        try:
+            return _tables(self.rows, payloads, counts)
+        except Exception as error:  # of a forged payload, each library raises whatever it met
+            if len(numbers) > 1:
+                return [self.decode([number])[0] for number in numbers]  # names the one it is
+            raise chunks.undecodable(self.reader.name, numbers[0], error) from None
+
+    def item(self, chunk: pa.Table, at: int) -> dict[str, Any]:
+        """A row by the names of its columns."""
+        return chunk.slice(at, 1).to_pylist()[0]
+
+    def write(self, out: Path, lost: list[Damaged] | None, say: Say) -> Path:
+        """A .csv or .tsv as the source was written, or a file of typed rows."""
+        together = _together(self.rows, self.held.size)
+        parts = [part for _, part in chunks.each(len(self.reader), together, self.decode, lost, say)]
+        columns = self.rows.columns
+        made = pa.concat_tables(parts) if parts else self.rows.unpacked(b"", 0)
+        return write_table(out, made if out.suffix in (".csv", ".tsv") else _typed(made, columns), columns.form)
+
+
+def _typed(table: pa.Table, columns: Columns) -> pa.Table:
+    """Written numbers and times as such, of columns in which there is nothing else."""
+    made = {}
+    for column in columns.columns:
+        array = whole(table[column.name])
+        odd = column.scale is not None and column.scale.written and column.scale.counted(array)[2].any()
+        made[column.name] = array if odd else column.values(array)
+    return pa.table(made)
+
+
+def network(held: headers.Tables, packed: bytes) -> Any:
+    """The exact network of `packed` weights. Raises ValueError where they are not of such a model, before anything large is made."""
+    family = headers.family(held.model, "walk")
+    config = headers.exactly(family.Config, held.config, "config")
+    with torch.device("meta"):  # shapes alone
+        shapes = built(family, config, held.spec, 0)
+    weights = sum(p.numel() for p in shapes.parameters())
+    if weights * LEAST > len(packed):
+        raise ValueError(f"{len(packed):,} bytes are no {weights:,} weights")
+    if held.size * shapes.remembered > REMEMBERED:
+        raise ValueError(f"its chunks of {held.size:,} rows take more memory to decode than any it may have")
+    net = exact.exact(built(family, config, held.spec, 0), held.bits)
+    exact.unpack(packed, net)
+    return net
+
+
+def _together(rows: Rows, size: int) -> int:
+    """How many chunks of so many rows take a walk together."""
+    return max(1, min(TOGETHER, REMEMBERED // (size * rows.net.remembered)))
+
+
+def _grouped(tables: Iterator[pa.Table], count: int) -> Iterator[list[pa.Table]]:
+    while group := [*islice(tables, count)]:
+        yield group
+
+
+def _kept(content: bytes, coded: bytes) -> bytes:
+    """As `chunks.kept`, with the size of the content at its end."""
+    return chunks.kept(content, coded) + len(content).to_bytes(4, "little")
+
+
+def _tables(rows: Rows, payloads: Sequence[bytes], counts: Sequence[int]) -> list[pa.Table]:
+    """The rows of chunks of so many each. Raises ValueError for payloads that hold others."""
+    sizes = [int.from_bytes(payload[-4:], "little") for payload in payloads]
+    if max(sizes) > headers.ROWS or min(map(len, payloads)) < chunks.HEAD + 4:
+        raise ValueError("more bytes than it can hold")
+    opened = [chunks.opened(payload[:-4], size) for payload, size in zip(payloads, sizes)]
+    own = [number for number, (_, modelled) in enumerate(opened) if modelled]
+    found = dict(zip(own, rows.tables([opened[i][0] for i in own], [counts[i] for i in own]))) if own else {}
+    made = []
+    for number, (payload, size, count) in enumerate(zip(payloads, sizes, counts)):
+        table = found.get(number)
+        content = opened[number][0] if table is None else rows.packed(table)
+        chunks.checked(payload, content, size)
+        made.append(rows.unpacked(content, count) if table is None else table)
+    return made
+
+
+# ---- what is given --------------------------------------------------------------------------------------------------
+
+
+def _given(run: TableRun, source: Any) -> Table:
+    """Raises ValueError for what does not fit the run."""
+    if not hasattr(run.model, "walk"):
+        raise ValueError(f"{run.family.name} does not know how likely a row is; train a table-gpt")
+    table, columns = run.sniffed(source), run.columns.columns
+    if tuple(table.schema.names) != tuple(column.name for column in columns):
+        raise DataError(
+            f"{table.name} has other columns than this run: {', '.join(table.schema.names[:20])}; "
+            f"not {', '.join(column.name for column in columns[:20])}"
+        )
+    for column in columns:
+        kind = type_name(table.schema.field(column.name).type)
+        if kind != column.type:
+            raise DataError(f"{table.name}: column {column.name!r} is {kind}; the run was trained on {column.type}")
+    return table
+
+
+def _path(source: Any) -> Path | None:
+    """The file of a source, where it is one."""
+    if not isinstance(source, str | Path) or str(source).startswith(hub.PREFIX):
+        return None
+    if str(source) in named.NAMES["table"]:
+        return named.adult() if str(source) == "adult" else None
+    return located(source)
+
+
+def _counted(table: Table) -> tuple[int, pa.Table]:
+    """How many rows there are, and some of them."""
+    rows, some, held = 0, [], 0
+    for batch in table.batches():
+        rows += batch.num_rows
+        if held < TRIAL:
+            some.append(batch.slice(0, TRIAL - held))
+            held += some[-1].num_rows
+    if not rows:
+        raise DataError(f"{table.name} holds no rows")
+    return rows, pa.Table.from_batches(some)
+
+
+def _chunks(table: Table, size: int) -> Iterator[pa.Table]:
+    """All rows, so many at a time."""
+    held: list[pa.Table] = []
+    for batch in table.batches():
+        held.append(pa.Table.from_batches([batch]))
+        while sum(map(len, held)) >= size:
+            both = pa.concat_tables(held)
+            yield both.slice(0, size)
+            held = [both.slice(size)] if len(both) > size else []
+    if sum(map(len, held)):
+        yield pa.concat_tables(held)
