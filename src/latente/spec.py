@@ -96,6 +96,8 @@ class TableSpec:
     never: tuple[tuple[int, ...], ...]
     """for each column, tokens of its first field that are not to be sampled: what training rows do not have, and what stands for
     a protected level"""
+    target: int | None = None
+    """the column that others are there to foretell"""
 
     @property
     def fields(self) -> tuple[int, ...]:

@@ -25,7 +25,7 @@ SPECS = {
     "64x128 RGB": ImageSpec(3, 64, 128),
     "11 tokens, 16 at once": TextSpec(11, 16),
     "300 tokens, 40 at once": TextSpec(300, 40, start=7),
-    "3 columns": TableSpec(("a", "b", "c"), ((5,), (9,), (4,)), (True, True, False), ((0,), (), (0, 1))),
+    "3 columns": TableSpec(("a", "b", "c"), ((5,), (9,), (4,)), (True, True, False), ((0,), (), (0, 1)), target=2),
     "1 column of 2 fields": TableSpec(("a",), ((7, 30),), (False,), ((1,),)),
     "12 columns": TableSpec(tuple("abcdefghijkl"), ((40,),) * 11 + ((12, 100),), (True,) * 11 + (False,), ((0,),) * 12),
 }

@@ -127,6 +127,7 @@ class Tables:
         spec = self.spec
         _check(len(spec.columns) == len(spec.sizes) == len(spec.ordered) == len(spec.never) > 0, "its columns")
         _check(all(sizes and min(sizes) > 1 and max(sizes) <= FIELD for sizes in spec.sizes), "its fields")
+        _check(spec.target is None or 0 <= spec.target < len(spec.columns), "its target")
         _check(0 < self.size <= TABLE and self.items >= 0, "its size of a chunk")
         _check(2 <= self.bits <= exact.MOST_BITS, "its bits of a weight")
 

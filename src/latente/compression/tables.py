@@ -209,7 +209,7 @@ class PackedTables:
         self.reader, self.held = reader, held
         kept = chunks.unsqueezed(reader.part("columns"), COLUMNS)
         columns = Columns.from_json(kept.decode())
-        if chunks.digest(kept) != held.columns or columns.spec() != held.spec:
+        if chunks.digest(kept) != held.columns or columns.spec(held.spec.target) != held.spec:
             raise ValueError("these are not the columns it was made with")
         if "model" in reader.parts:
             net = network(held, reader.part("model"))

@@ -438,13 +438,14 @@ class Columns:
                 return column
         raise DataError(f"no column {name!r}; there are {', '.join(column.name for column in self.columns)}")
 
-    def spec(self) -> TableSpec:
+    def spec(self, target: int | None = None) -> TableSpec:
         learned = self.learned
         return TableSpec(
             tuple(column.name for column in learned),
             tuple(column.sizes for column in learned),
             tuple(column.ordered for column in learned),
             tuple(column.never for column in learned),
+            target,
         )
 
     def encode(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -59,11 +59,14 @@ class TableDataset:
     splits: dict[str, np.ndarray]
     """train, validation, test: row numbers"""
     audit: TableAudit
-    target: int | None
-    """the learned column whose prediction says how useful samples are"""
     rules: tuple[str, ...] = ()
     previewed: ClassVar[int] = 20
     """how many rows `preview` is given"""
+
+    @property
+    def target(self) -> int | None:
+        """The learned column whose prediction says how useful samples are."""
+        return self.spec.target
 
     def batch(self, indices: np.ndarray) -> dict[str, torch.Tensor]:
         """{"tokens": int64 (B,F)} of these rows, in their order."""
@@ -389,7 +392,7 @@ def split(hashes: np.ndarray, test: int | None, options: TableOptions, name: str
 
 
 def _dataset(table: Table, options: TableOptions, made: _Made) -> TableDataset:
-    spec = made.columns.spec()
+    spec = made.columns.spec(_target(options.target, made.columns))
     content = digest(
         made.hashes.tobytes(),
         [(c.name, c.kind, c.bins, c.levels) for c in made.columns.columns],
@@ -398,7 +401,7 @@ def _dataset(table: Table, options: TableOptions, made: _Made) -> TableDataset:
     )
     data = TableDataset(
         table.name, spec, content, made.columns, made.keys, made.tokens, tuple(map(tuple, made.levels)), made.splits, made.audit,
-        _target(options.target, made.columns), tuple(options.rules),
+        tuple(options.rules),
     )  # fmt: skip
     for rule in parsed_rules(data.rules, made.columns.names):
         number, first = broken(rule, data.table(data.splits["train"]), made.columns)

@@ -40,7 +40,7 @@ class Config:
     dropout: float = 0.0
     """share of a block's inner numbers that are left out while training"""
     sorted: float = 0.5
-    """share of training rows whose columns come by their number of levels, which is also the order of sampling"""
+    """share of training rows whose columns come by their number of levels, the target last, as in sampling"""
 
     @classmethod
     def preset(cls, size: Size, spec: TableSpec) -> Config:
@@ -81,8 +81,10 @@ class Model(nn.Module):
         sizes = spec.fields
         self.register_buffer("starts", torch.tensor([0, *sizes]).cumsum(0)[:-1], persistent=False)
         self.register_buffer("owners", torch.tensor(spec.owners), persistent=False)
-        small_first = torch.tensor([size[0] for size in spec.sizes]).argsort(stable=True).argsort()
-        self.register_buffer("places", small_first / len(spec.columns), persistent=False)
+        rank = torch.tensor([size[0] for size in spec.sizes])
+        if spec.target is not None:
+            rank[spec.target] = rank.max() + 1
+        self.register_buffer("places", rank.argsort(stable=True).argsort() / len(spec.columns), persistent=False)
         self.embedding = nn.Embedding(sum(sizes), config.width)
         self.asked = nn.Embedding(len(sizes), config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
@@ -205,7 +207,7 @@ class Model(nn.Module):
         return states, torch.arange(len(tokens), device=tokens.device)
 
     def order(self, allowed: Mapping[int, Tensor]) -> list[int]:
-        """Fields in the order of drawing: columns with one token that may be, columns with several, all others by their size."""
+        """Fields in the order of drawing: columns with one token that may be, with several, all others by size, the target last."""
         owners, places = self.spec.owners, self.places.tolist()
         rank: dict[int, int] = {}
         for field, tokens in allowed.items():

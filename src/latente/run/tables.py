@@ -43,7 +43,7 @@ class TableRun(Run):
     @cached_property
     def columns(self) -> Columns:
         made = Columns.load(self.path / ASSETS)
-        if made.spec() != self.spec:
+        if made.spec(self.spec.target) != self.spec:
             raise ValueError(f"{self.path / ASSETS}: these are not the columns the model was built for")
         return made
 
