@@ -1,12 +1,13 @@
 """Tables of other shapes: latente's three families beside MOSTLY AI's engine, TVAE and CTGAN, one thread each, one go.
 
-    python benchmarks/tables_more.py FOLDER [--peers PYTHON] [--only movies,randhie,cancer] [--makers table-gpt,mostly,...]
+    python benchmarks/tables_more.py FOLDER MOVIES [--peers PYTHON] [--only movies,randhie,cancer] [--makers table-gpt,mostly,...]
 
-movies   vega_datasets: 3,201 films; categories of up to 550 levels, skewed numbers, dates, most columns with gaps; titles are left out
+movies   3,201 films; categories of up to 550 levels, skewed numbers, dates, most columns with gaps; titles are left out. MOVIES is
+         data/movies.json of the npm package vega-datasets
 randhie  statsmodels: 20,190 visits to doctors; counts, skewed numbers, flags
 cancer   scikit-learn: 569 tumours; 30 numbers with many decimals, and what they are
 
-Needs vega_datasets, statsmodels, catboost and sdmetrics. A fifth of the rows is held out (seed 0). quality: SDMetrics' score of samples
+Needs statsmodels, catboost and sdmetrics. A fifth of the rows is held out (seed 0). quality: SDMetrics' score of samples
 against it; use: CatBoost (400 trees) trained on samples, scored on held-out rows (AUC of a class, R2 of a number); judge: CatBoost told
 held-out rows from samples on one half, AUC on the other. ctgan's models take no gaps and no dates: they are given means and days.
 """
@@ -64,23 +65,21 @@ print(json.dumps({"fit": round(fitted, 1), "sample": round(sampled, 2)}))
 """
 
 
-def movies() -> pd.DataFrame:
-    from vega_datasets import data
-
-    films = data.movies().drop(columns="Title")
+def movies(file: Path) -> pd.DataFrame:
+    films = pd.DataFrame(json.loads(file.read_text(encoding="utf-8"))).drop(columns="Title")
     films["Release Date"] = pd.to_datetime(films["Release Date"], errors="coerce", format="%b %d %Y")
     for name in films.select_dtypes(object):
-        films[name] = films[name].map(lambda cell: None if cell is None or cell != cell else str(cell))
+        films[name] = films[name].map(lambda cell: None if pd.isna(cell) else str(cell))
     return films
 
 
-def randhie() -> pd.DataFrame:
+def randhie(_: Path) -> pd.DataFrame:
     from statsmodels.datasets import randhie as visits
 
     return visits.load_pandas().data
 
 
-def cancer() -> pd.DataFrame:
+def cancer(_: Path) -> pd.DataFrame:
     from sklearn.datasets import load_breast_cancer
 
     found = load_breast_cancer(as_frame=True)
@@ -108,11 +107,11 @@ def scores(folder: Path, made: pd.DataFrame, target: str) -> dict[str, float]:
             at = frame[name]
             if str(at.dtype).startswith("datetime"):
                 at = (at - pd.Timestamp("1970-01-01")).dt.days
-            frame[name] = at.astype(float)
+            frame[name] = pd.to_numeric(at).astype(float)
         for name in words:
-            frame[name] = frame[name].map(lambda cell: "missing" if cell is None or cell != cell else str(cell))
+            frame[name] = frame[name].map(lambda cell: "missing" if pd.isna(cell) else str(cell))
         for name in set(frame) - set(dates) - set(words):
-            frame[name] = frame[name].astype(float)
+            frame[name] = frame[name].astype("Float64").astype(float)
         return frame
 
     test, made = plain(test), plain(made)
@@ -152,6 +151,7 @@ def scores(folder: Path, made: pd.DataFrame, target: str) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("movies", type=Path)
     parser.add_argument("--peers", help="python of an environment with the peers")
     parser.add_argument("--only", default=",".join(TABLES))
     parser.add_argument("--makers", default="")
@@ -161,7 +161,7 @@ def main() -> None:
     for table in given.only.split(","):
         folder = (given.folder / table).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        rows = TABLES[table]().sample(frac=1, random_state=0).reset_index(drop=True)
+        rows = TABLES[table](given.movies).sample(frac=1, random_state=0).reset_index(drop=True)
         cut = len(rows) // 5
         rows[:cut].to_parquet(folder / "test.parquet", index=False)
         rows[cut:].to_parquet(folder / "train.parquet", index=False)
