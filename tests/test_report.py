@@ -23,7 +23,7 @@ from latente.data.sources import OPTIONS
 from latente.evaluation.findings import Bars, Chart, Evaluation, Gallery, Matrix, Panels
 from latente.evaluation.scores import Score
 from latente.flags import flags, parsed
-from latente.reports import answers, charts, compare, comparison, curves, glossary, making, report, write
+from latente.reports import answers, charts, compare, comparison, curves, glossary, making, pictures, report, write
 from latente.reports.comparing import marks as marked
 from latente.reports.making import command
 
@@ -536,3 +536,21 @@ def test_an_unfinished_run_says_so(run):
 def test_settings_of_the_page_are_those_of_the_run(run, whole):
     for name in asdict(run.model.config):
         assert name.replace("_", " ") in whole.text
+
+
+def test_rows_of_a_table_stand_in_a_table_and_what_differs_in_a_pair_is_marked():
+    names = [f"c{n}" for n in range(45)]
+    real, made = ["x" * 90, "b", *"1" * 43], ["x" * 90, "a", *"1" * 43]
+    beside, pairs = pictures.shown(
+        [
+            Gallery("beside", "", [("real", [real, made]), ("samples", [made])], columns=names),
+            Gallery("pairs", "", [("sample", [made]), ("nearest", [real])], True, ["0.1 / 0.2"], names),
+        ]
+    )
+    assert beside["kind"] == "table" and beside["more"] == 5 and len(beside["columns"]) == 40
+    assert [[label for label, _ in group["lines"]] for group in beside["rows"]] == [["real", ""], ["samples"]]
+    assert not any(differs for group in beside["rows"] for _, cells in group["lines"] for _, differs in cells)
+    (pair,) = pairs["rows"]
+    assert pair["caption"] == "0.1 / 0.2" and [label for label, _ in pair["lines"]] == ["sample", "nearest"]
+    assert [at for at, (_, differs) in enumerate(pair["lines"][0][1]) if differs] == [1]
+    assert len(pair["lines"][0][1][0][0]) == 60

@@ -38,7 +38,7 @@ Kind = Literal["number", "category", "boolean", "datetime", "identifier", "const
 KINDS: tuple[Kind, ...] = get_args(Kind)
 LEVELS = 1_000  # tokens of levels in one field
 OWN = 256  # with so few different numbers each has a bin of its own
-WORTH, LEAST = 20, 8  # a bin is learned from so many rows, unless there were fewer than so many bins
+WORTH, LEAST = 50, 8  # a bin is learned from so many rows, unless there were fewer than so many bins
 FILE = "columns.json"
 
 
