@@ -95,6 +95,12 @@ class Side:
         """How many tokens each text has, (N,), without special ones."""
         return np.diff(self.starts)
 
+    def tokens(self, indices: np.ndarray) -> np.ndarray:
+        """The tokens of texts one after another as a batch counts them, int64, without special ones."""
+        lengths = self.lengths[indices]
+        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        return self.ids[np.repeat(self.starts[indices], lengths) + within].astype(np.int64) + PairSpec.special
+
     def padded(self, indices: np.ndarray, opened: bool) -> np.ndarray:
         """Texts as a batch holds them, int64 (B, longest + 1): tokens, `end`, `pad`; where they are `opened`, `begin` goes first."""
         lengths, first = self.lengths[indices], int(opened)
@@ -103,8 +109,7 @@ class Side:
         made[:, :first] = PairSpec.begin
         inside = np.arange(width) < (lengths + first)[:, None]
         inside[:, :first] = False
-        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        made[inside] = self.ids[np.repeat(self.starts[indices], lengths) + within].astype(np.int64) + PairSpec.special
+        made[inside] = self.tokens(indices)
         made[np.arange(len(indices)), lengths + first] = PairSpec.end
         return made
 
