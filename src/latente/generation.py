@@ -214,7 +214,7 @@ def search(
             if len(done[row]) < width:
                 told = written[row * width + int(beams[row, rank])].tolist()
                 done[row].append(_hypothesis(told, float(best[row, rank]), how, ended=True))
-        alive = ends.long().argsort(1, stable=True)[:, :width]  # those that go on, best first
+        alive = ends.long().argsort(dim=1, stable=True)[:, :width]  # those that go on, best first
         log_probs = best.masked_fill(ends, -torch.inf).gather(1, alive)
         chosen = (first + beams.gather(1, alive)).flatten()
         tokens = new.gather(1, alive).reshape(-1, 1)

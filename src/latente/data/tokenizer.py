@@ -176,7 +176,7 @@ class Tokenizer:
         if self.kind == "own":
             return self.library.decode(numbers, skip_special_tokens=True)
         if self.kind == "word":
-            return " ".join(self._bytes[number].decode() for number in numbers if number != self.end)
+            return " ".join(self._bytes[number].decode() for number in numbers)
         return b"".join(map(self._bytes.__getitem__, numbers)).decode("utf-8", "replace")
 
     def bytes_of(self, token: int) -> bytes:
@@ -246,17 +246,18 @@ def _char(alphabet: list[str]) -> str:
 def _vocabulary(chunks: Iterable[str | bytes]) -> list[str]:
     """The words of a text, the frequent ones first, at most `_MOST`."""
     counts = Counter(chain.from_iterable(_utf8(chunk).decode("utf-8", "replace").split() for chunk in chunks))
-    return sorted(counts.keys() - {UNKNOWN, END}, key=lambda word: (-counts[word], word))[: _MOST - 2]
+    return sorted(counts.keys() - {UNKNOWN}, key=lambda word: (-counts[word], word))[: _MOST - 1]
 
 
 def _word(words: list[str]) -> str:
     from tokenizers import Tokenizer as Library
     from tokenizers import models, pre_tokenizers
 
-    vocabulary = {token: number for number, token in enumerate([UNKNOWN, END, *words])}
+    # No token for the end: a text may have a word of that name.
+    vocabulary = {token: number for number, token in enumerate([UNKNOWN, *words])}
     made: Any = Library(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    made.add_special_tokens([UNKNOWN, END])
+    made.add_special_tokens([UNKNOWN])
     return made.to_str()
 
 
@@ -322,7 +323,7 @@ def _kind(content: dict[str, Any]) -> str:
     if content["normalizer"] is not None:
         return "own"
     if (model["type"], before.get("type"), after.get("type")) == ("WordLevel", "WhitespaceSplit", None):
-        return "word" if added == {UNKNOWN, END} else "own"
+        return "word" if added == {UNKNOWN} else "own"
     if (model["type"], before.get("type"), after.get("type")) == ("WordLevel", "Split", "Fuse"):
         single = all(len(token) == 1 for token in model["vocab"] if token not in added)
         return "char" if single and before["pattern"] == {"Regex": r"[\s\S]"} and added == {UNKNOWN, END} else "own"
