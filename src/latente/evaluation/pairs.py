@@ -52,11 +52,11 @@ def held(
 ) -> Held:  # fmt: skip
     """`texts` are all sources and targets; `test` and `train` numbers of pairs; the others as in `Held`."""
     found: dict[str, list[str]] = {}
-    for row in test:
+    for row in test.tolist():
         found.setdefault(texts["source"][row], []).append(texts["target"][row])
     sources = list(found)[:MOST]
     known = train[:: max(1, -(-len(train) // LEARNT))]
-    pairs = [(texts["source"][row], texts["target"][row]) for row in known]
+    pairs = [(texts["source"][row], texts["target"][row]) for row in known.tolist()]
     return Held(sources, [found[source] for source in sources], pairs, nats, lengths, frequent)
 
 
@@ -114,7 +114,7 @@ def _most_alike(sources: Sequence[str], train: Sequence[tuple[str, str]]) -> lis
     """For each source the target of the training source that shares most of its short strings of characters."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    counted = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), dtype=np.float32)
+    counted: Any = TfidfVectorizer(analyzer="char", ngram_range=(1, 3))
     known = counted.fit_transform([source for source, _ in train])
     asked = counted.transform(sources)
     places = [
@@ -208,8 +208,7 @@ def _by_length(errors: np.ndarray, sizes: np.ndarray) -> Bars:
 
 def _gallery(sources: Sequence[str], nearest: Sequence[str], made: Sequence[str], errors: np.ndarray) -> Gallery:
     """The first pairs that are wrong, and the first that are right."""
-    wrong, right = np.flatnonzero(errors > 0)[: SHOWN // 2], np.flatnonzero(errors == 0)[: SHOWN // 2]
-    shown = [*wrong, *right]
+    shown = [at for kind in (errors > 0, errors == 0) for at in np.flatnonzero(kind)[: SHOWN // 2].tolist()]
     rows = [
         (name, [texts[at] for at in shown])
         for name, texts in (("source", sources), ("should be", nearest), ("made", made))
