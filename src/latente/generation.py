@@ -227,7 +227,7 @@ def search(
             if log_probs[row, beam] > -torch.inf:
                 told = written[row * width + beam].tolist()
                 found.append(_hypothesis(told, float(log_probs[row, beam]), how, ended=False))
-        found.sort(key=lambda hypothesis: (-hypothesis.ended, -hypothesis.score))
+        found.sort(key=lambda hypothesis: -hypothesis.score)
     return done
 
 

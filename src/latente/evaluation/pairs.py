@@ -47,7 +47,7 @@ class Held:
 
 
 def held(
-    texts: Mapping[str, Sequence[str]], test: np.ndarray, train: np.ndarray, nats: np.ndarray, lengths: np.ndarray,
+    texts: Mapping[str, list[str]], test: np.ndarray, train: np.ndarray, nats: np.ndarray, lengths: np.ndarray,
     frequent: np.ndarray,
 ) -> Held:  # fmt: skip
     """`texts` are all sources and targets; `test` and `train` numbers of pairs; the others as in `Held`."""
@@ -60,7 +60,7 @@ def held(
     return Held(sources, [found[source] for source in sources], pairs, nats, lengths, frequent)
 
 
-def evaluated(real: Held, made: Sequence[str], pieces: Pieces, say: Say = silent) -> Evaluation:
+def evaluated(real: Held, made: list[str], pieces: Pieces, say: Say = silent) -> Evaluation:
     """Scores of what was `made` for the sources of `real`, errors by length, and pairs to look at."""
     say("what simpler methods make of the same sources")
     looked = slice(0, ALIKE)
@@ -206,7 +206,7 @@ def _by_length(errors: np.ndarray, sizes: np.ndarray) -> Bars:
     )
 
 
-def _gallery(sources: Sequence[str], nearest: Sequence[str], made: Sequence[str], errors: np.ndarray) -> Gallery:
+def _gallery(sources: list[str], nearest: list[str], made: list[str], errors: np.ndarray) -> Gallery:
     """The first pairs that are wrong, and the first that are right."""
     shown = [at for kind in (errors > 0, errors == 0) for at in np.flatnonzero(kind)[: SHOWN // 2].tolist()]
     rows = [

@@ -287,7 +287,8 @@ class Model(nn.Module):
         modern, bound = self.config.shape == "modern", math.sqrt(3 / self.config.width)
         for name, parameter in self.named_parameters():
             if name.endswith("embedding.weight"):
-                nn.init.normal_(parameter, std=self.config.width**-0.5)
+                # Small where it is the head too: a token's own embedding would else be by far the likeliest to follow it.
+                nn.init.normal_(parameter, std=0.02 if modern else self.config.width**-0.5)
             elif parameter.ndim == 1:
                 (nn.init.ones_ if name.endswith("norm.weight") else nn.init.zeros_)(parameter)
             elif modern and name.endswith(("out.weight", "narrow.weight", "head.weight")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -79,7 +80,8 @@ class PairRun(Run):
         if set(options) & set(Sampling.__dataclass_fields__):
             how = Sampling(**options)
         else:
-            how = Search(**{**options, "beams": max(n, options.get("beams") or Search.beams)})
+            how = Search(**options)
+            how = replace(how, beams=max(n, how.beams))
         found = [[Translation("", 0.0, 0.0, True)] for _ in texts]
         for places in self._batches(side.lengths[~blank], n if isinstance(how, Sampling) else how.beams):
             numbers = np.flatnonzero(~blank)[places]
