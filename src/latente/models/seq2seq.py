@@ -60,7 +60,7 @@ class Config:
     tied: bool = True
     """the output head is the target embedding; where both sides have one vocabulary, the source embedding is the same too"""
     dropout: float = 0.1
-    """share of the numbers that are left out of embeddings and of what each part adds, while training"""
+    """share of the channels of embeddings and of what each part adds that are left out of a whole pair while training"""
     label_smoothing: float = 0.1
     """share of the target's probability that training spreads over all tokens (Szegedy et al. 2016, arXiv:1512.00567)"""
 
@@ -91,8 +91,43 @@ class Config:
         return self.shape == "textbook" and self.norm == "post"
 
 
+class SquaredReLU(torch.autograd.Function):
+    """max(0, x)^2; remembers one tensor and goes back over memory once."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        kept = F.relu(x)
+        ctx.save_for_backward(kept)
+        return kept.square()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (kept,) = ctx.saved_tensors
+        return torch.mul(gradient, kept).mul_(2)
+
+
+class RootMeanSquare(torch.autograd.Function):
+    """What `normalised` computes, in fewer passes over memory than torch's own makes on a CPU, there and back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        inverse = torch.rsqrt(norm.square() / x.shape[-1] + EPSILON)
+        y = x * inverse
+        ctx.save_for_backward(y, inverse)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        y, inverse = ctx.saved_tensors
+        along = (gradient * y).mean(-1, keepdim=True)
+        return torch.addcmul(gradient, y, along, value=-1).mul_(inverse)
+
+
 def normalised(x: Tensor) -> Tensor:
     """x / sqrt(mean(x^2) + epsilon) over the last axis."""
+    if torch.is_grad_enabled():
+        return RootMeanSquare.apply(x)  # type: ignore[return-value]
     return F.rms_norm(x, x.shape[-1:], eps=EPSILON)
 
 
@@ -101,6 +136,14 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return normalised(x)
+
+
+def dropped(x: Tensor, share: float, training: bool) -> Tensor:
+    """x (B,T,C) with a share of its channels left out while training, the same at all places of a pair (Gal & Ghahramani 2016)."""
+    if not (share and training):
+        return x
+    kept = torch.empty(len(x), 1, x.shape[2], dtype=x.dtype, device=x.device).bernoulli_(1 - share)
+    return x * (kept / (1 - share))
 
 
 def norm(config: Config) -> nn.Module:
@@ -194,8 +237,9 @@ class FeedForward(nn.Module):
         if self.kind == "swiglu":
             gate, wide = wide.chunk(2, 2)
             return self.narrow(F.silu(gate) * wide)
-        wide = F.relu(wide)
-        return self.narrow(wide.square() if self.kind == "relu2" else wide)
+        if self.kind == "relu":
+            return self.narrow(F.relu(wide))
+        return self.narrow(SquaredReLU.apply(wide) if torch.is_grad_enabled() else wide.relu_().square_())
 
 
 class Part(nn.Module):
@@ -209,7 +253,7 @@ class Part(nn.Module):
     def forward(self, x: Tensor, use: Callable[[Any, Tensor], Tensor]) -> Tensor:
         """`use(part, y)` is what the part makes of y."""
         made = use(self.part, x if self.post else self.norm(x))
-        x = x + F.dropout(made, self.dropout, self.training)
+        x = x + dropped(made, self.dropout, self.training)
         return self.norm(x) if self.post else x
 
 
@@ -352,9 +396,9 @@ class Model(nn.Module):
         """Tokens (B,T) that stand from place `at` on, as (B,T,C)."""
         x = embedding(tokens)
         if self.config.shape == "modern":
-            return F.dropout(normalised(x), self.config.dropout, self.training)
+            return dropped(normalised(x), self.config.dropout, self.training)
         placed = x * math.sqrt(self.config.width) + self.positions[at : at + tokens.shape[1]]
-        return F.dropout(placed, self.config.dropout, self.training)
+        return dropped(placed, self.config.dropout, self.training)
 
     def _rotation(self, at: int, length: int) -> Tensor | None:
         return self.positions[at : at + length] if self.config.shape == "modern" else None
