@@ -99,7 +99,7 @@ def test_a_run_is_measured_beside_simpler_methods(trained):
     found = trained.evaluate(source=COPY)
     assert found["token_error_rate"].value < 0.05 < found["token_error_rate"].reference
     assert found["sequence_error_rate"].value < 0.1
-    assert found["chrf"].value > 90 and found["bleu"].better == "higher"
+    assert found["chrf"].value > 90 and found["chrf"].better == "higher"
     assert found["nats_per_token"].value < 0.1 < found["nats_per_token"].reference
     assert {finding.answer for finding in found.findings} == {"good"}
     assert found.charts[0].bars["token error rate"].shape == (1,)
@@ -123,8 +123,13 @@ def test_a_run_goes_through_the_command_line(tmp_path, capsys, monkeypatch):
     )
     rows = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().split("\n")[:-1]]
     assert [row["source"] for row in rows] == ["7", "7", "8\u2028", "8\u2028", "9", "9"]
+    assert main(["translate", run, "$1$", "--attention", str(tmp_path / "map.png")]) == 0
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["data", "roman"]) == 0
     capsys.readouterr()
     for words, said in (
+        (["translate", run, "1", "--attention", str(tmp_path / "map.png")], "already exists"),
+        (["translate", run, "1", "--attention", str(tmp_path / "map.gif")], "ends in .png"),
         (["translate", run, "1" * 99], "text 1 has 99 tokens"),
         (["translate", run, "1", "--file", "x"], "not both"),
         (["translate", run, "1", "--out", str(tmp_path / "o.jsonl")], "exists already"),

@@ -237,6 +237,8 @@ class _Translate:
     """at most this many tokens each (default: the longest target of training)"""
     seed: int = 0
     """of what is drawn"""
+    attention: Path | None = None
+    """also draw what each token of the first target looked at, as map.png"""
     model_file: str | None = None
     """the .py file of a run whose model is your own"""
 
@@ -379,6 +381,8 @@ class _Data:
 
     source: Annotated[str, "positional"]
     """what `latente train` takes"""
+    pairs: bool = False
+    """look at it as pairs of texts, as `latente train seq2seq` does"""
     sheet: Path | None = None
     """where the contact sheet of images goes (default: SOURCE-sheet.png in the current folder)"""
 
@@ -532,9 +536,12 @@ def _translate(words: list[str], started: float) -> int:
         raise ValueError("give a text or a --file of lines, not both")
     from latente import run
     from latente.data.pair_outputs import check_pair_output, read_lines, write_pairs
+    from latente.reports.attention import check_picture
 
     if given.out is not None:
         check_pair_output(given.out, given.n)
+    if given.attention is not None:
+        check_picture(given.attention)
     opened = run.load(given.run, model_file=given.model_file)
     if not isinstance(opened, run.PairRun):
         raise ValueError(f"translate is for pairs; {given.run} holds a model of {opened.spec.kind}s")
@@ -551,11 +558,16 @@ def _translate(words: list[str], started: float) -> int:
     texts = [given.text]
     if not given.text:
         texts = read_lines(given.file) if given.file else sys.stdin.read().removesuffix("\n").split("\n")
+    found = made(texts)
     if given.out is None:
-        _print_targets(made(texts), given.n)
+        _print_targets(found, given.n)
     else:
-        write_pairs(given.out, texts, made(texts))
+        write_pairs(given.out, texts, found)
         print(f"{len(texts):,} texts translated in {given.out}")
+    if given.attention is not None and texts:
+        from latente import reports
+
+        reports.attention(opened, texts[0], found[0][0].text, given.attention)
     return 0
 
 
@@ -759,7 +771,7 @@ def _data(words: list[str], started: float) -> int:
 
     if not words or words[0].startswith("-"):
         parsed(flags(_Data), words, "latente data")  # says what is missing, or helps
-    of = kind(words[0])
+    of = "pair" if "--pairs" in words else kind(words[0])
     known = {name: {f"--{f.name.replace('_', '-')}" for f in fields(owner)} for name, owner in OPTIONS.items()}
     for word in words[1:]:
         other = next((name for name, own in known.items() if word in own - known[of]), None)

@@ -127,7 +127,7 @@ def _ratio(parts: np.ndarray, wholes: np.ndarray) -> tuple[float, tuple[float, f
     """Sum over sum and its 95 % interval, over independent items (the delta method)."""
     value = float(parts.sum() / max(1, wholes.sum()))
     error = Z * float(np.sqrt(((parts - value * wholes) ** 2).sum())) / max(1, wholes.sum())
-    return value, (max(0.0, value - error), value + error)
+    return float(value), (max(0.0, float(value - error)), float(value + error))
 
 
 def _answered(score: Score) -> Score:
@@ -171,14 +171,19 @@ def _sequence_errors(errors: np.ndarray, theirs: float) -> Score:
 def _overlaps(
     made: Sequence[str], copied: Sequence[str], references: Sequence[Sequence[str]], words: bool
 ) -> list[Score]:
-    """BLEU (Papineni et al. 2002) and chrF (Popovic 2015), as sacrebleu counts them."""
+    """BLEU (Papineni et al. 2002) and chrF (Popovic 2015), as sacrebleu counts them.
+
+    BLEU counts runs of four words, so there is none of shorter targets.
+    """
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
 
     most = max(map(len, references))
     columns: list[Any] = [[several[at] if at < len(several) else None for several in references] for at in range(most)]
     scores = []
-    for name, metric in (("bleu", BLEU(tokenize="none" if words else "13a")), ("chrf", CHRF())):
+    long = np.mean([len(several[0].split()) for several in references]) >= 4
+    metrics: dict[str, Any] = {"bleu": BLEU(tokenize="none" if words else "13a")} if long else {}
+    for name, metric in {**metrics, "chrf": CHRF()}.items():
         value, theirs = (
             float(metric.corpus_score(list(texts), [column[: len(texts)] for column in columns]).score)
             for texts in (made, copied)

@@ -135,6 +135,11 @@ class PairRun(Run):
         with torch.no_grad():
             return self.model.attention_maps(rows[0], rows[1][:, :-1])[:, 0].numpy()
 
+    def pieces(self, text: str, side: int) -> list[str]:
+        """The tokens of a source (side 0) or a target (1), each as a text."""
+        tokenizer = self.tokenizers[side]
+        return [tokenizer.decode([token]) for token in tokenizer.encode(text).tolist()]
+
     def evaluate(self, *, source: Any = None, seed: int = 0, say: Say = silent) -> Evaluation:
         """Likelihood of the targets of the test split, and what the model makes of its sources beside what is written there."""
         data: PairDataset = self.reopened(source)
