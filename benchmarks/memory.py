@@ -1,9 +1,10 @@
 """Memory of training from a file much larger than it should need, generated for the occasion.
 
-    python benchmarks/memory.py FOLDER [--gigabytes 20] [--model vae | gpt] [flags of latente train]
+    python benchmarks/memory.py FOLDER [--gigabytes 20] [--model vae | gpt | table-gpt | ...] [flags of latente train]
 
-Writes FOLDER/rows.npy (uint8, 64x64 RGB, every image different), or for a gpt FOLDER/rows.txt (lines of made-up words, every
-line different), trains 200 steps on it, and prints the largest anonymous memory the training process had, before
+Writes FOLDER/rows.npy (uint8, 64x64 RGB, every image different), for a gpt FOLDER/rows.txt (lines of made-up words, every line
+different), or for a family of tables FOLDER/rows.csv (30 columns: numbers, times, categories, one of them with 300,000 levels;
+a gigabyte is some 4.5 million rows), trains 200 steps on it, and prints the largest anonymous memory the training process had, before
 the first step and over all (RssAnon; pages of the mapped file are the system's to take back), and how long the first and the
 second start took.
 """
@@ -17,6 +18,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 
 def write_text(file: Path, gigabytes: float) -> None:
@@ -38,6 +40,25 @@ def write_images(file: Path, gigabytes: float) -> None:
         part[:] = random.integers(0, 256, (len(part), 1, 1, 3), np.uint8)  # a colour of its own ...
         part[:, ::4, ::4] = random.integers(0, 256, (len(part), 16, 16, 3), np.uint8)  # ... and dots
     images.flush()
+
+
+def write_table(file: Path, gigabytes: float) -> None:
+    random, at = np.random.default_rng(0), 0
+    while not file.exists() or file.stat().st_size < gigabytes * 1e9:
+        n = 50_000
+        kind = random.integers(0, 12, n)
+        columns: dict[str, object] = {"id": np.arange(at, at + n), "kind": pd.Series(kind).map("kind {}".format)}
+        columns["place"] = pd.Series((300_000 * random.random(n) ** 2).astype(int)).map("P{:06d}".format)
+        columns["when"] = pd.Timestamp("2020-01-01") + pd.to_timedelta(random.integers(0, 10**8, n), "s")
+        columns["paid"] = random.random(n) < 0.1 + kind / 20
+        for number in range(12):
+            columns[f"amount {number}"] = np.round(np.exp(random.normal(kind / 4, 1, n)) * (number + 1), 2)
+        for number in range(8):
+            columns[f"count {number}"] = random.poisson(1 + kind * number, n)
+        for number in range(5):
+            columns[f"level {number}"] = pd.Series(random.integers(0, 10 * number + 3, n)).map("level {}".format)
+        pd.DataFrame(columns).to_csv(file, mode="a", index=False, header=not at)
+        at += n
 
 
 def trained(file: Path, out: Path, model: str, flags: list[str]) -> tuple[float, float, float, float]:
@@ -89,9 +110,10 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=20.0)
     parser.add_argument("--model", default="vae")
     given, flags = parser.parse_known_args()
-    file, write = (
-        (given.folder / "rows.txt", write_text) if given.model == "gpt" else (given.folder / "rows.npy", write_images)
-    )
+    name, write = ("rows.csv", write_table) if given.model.startswith("table-") else ("rows.npy", write_images)
+    if given.model == "gpt":
+        name, write = "rows.txt", write_text
+    file = given.folder / name
     if not file.exists():
         write(file, given.gigabytes)
     for number in ("first", "second"):

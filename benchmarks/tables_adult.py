@@ -18,7 +18,7 @@ from pathlib import Path
 
 MEASURE = Path(os.environ.get("LATENTE_MEASURE", "measure")) / "adult_judge.py"
 OURS = {
-    "table-gpt": {"steps": 960},
+    "table-gpt": {"steps": 1300},
     "table-vae": {"steps": 1200},
     "table-gan": {"steps": 1300},
 }
@@ -54,14 +54,18 @@ print(json.dumps({"fit_s": round(fitted, 1), "sample_s": round(sampled, 2)}))
 """
 
 
+def environment() -> dict[str, str]:
+    """One thread for every library."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
 def run(python: str, name: str, folder: Path) -> dict[str, float]:
     """Trains and samples with one maker in a process of its own, then has its rows measured."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with tempfile.NamedTemporaryFile("w", suffix=".py") as script:
         script.write(MAKER)
         script.flush()
         words = [python, "-W", "ignore", script.name, name, str(folder), json.dumps(OURS.get(name, {}))]
-        done = subprocess.run(words, capture_output=True, text=True, env=environment)
+        done = subprocess.run(words, capture_output=True, text=True, env=environment(), cwd=folder)
     if done.returncode:
         raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")
     timed = json.loads(done.stdout.strip().splitlines()[-1])
@@ -70,7 +74,7 @@ def run(python: str, name: str, folder: Path) -> dict[str, float]:
 
 def measured(folder: Path, made: Path) -> dict[str, float]:
     words = [sys.executable, str(MEASURE), "score", str(folder), str(made)]
-    return json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+    return json.loads(subprocess.run(words, check=True, capture_output=True, text=True, cwd=folder).stdout)
 
 
 def main() -> None:
@@ -79,6 +83,7 @@ def main() -> None:
     parser.add_argument("--peers", help="python of an environment with the peers")
     parser.add_argument("--only", default="", help="makers, joined by commas")
     given = parser.parse_args()
+    given.folder = given.folder.resolve()
     given.folder.mkdir(parents=True, exist_ok=True)
     subprocess.run([sys.executable, str(MEASURE), "split", str(given.folder)], check=True)
     peers = ["mostly", "tvae", "ctgan"] if given.peers else []

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from latente.data.columns import LEVELS, Column, Columns, as_levels, binned, levelled
+from latente.data.columns import LEVELS, Column, Columns, as_levels, binned, levelled, pattern_of
 from latente.data.conditions import Condition, Rule, conditions, rules
 from latente.data.errors import DataError
 from latente.data.forms import Form
@@ -74,7 +74,7 @@ def test_tokens_and_back(kind, data):
     assume(array.null_count < len(array))
     column = column_of(array)
     if column.kind == "constant":
-        assert column.anew(len(array), 0, np.random.default_rng(0)).equals(array)
+        assert column.anew(len(array), 0, 0).equals(array)
         return
     tokens, rest, exact = column.encode(array)
     assert tokens.shape[1] == len(column.sizes) and (tokens >= 0).all() and (tokens < np.array(column.sizes)).all()
@@ -216,10 +216,24 @@ def test_numbered_identifiers_go_on(values):
     column = column_of(array, wanted="identifier")
     if column.scale is not None:
         column = replace(column, pattern=("1", "3"))
-    made = column.anew(5, 10, np.random.default_rng(0)).to_pylist()
-    more = column.anew(5, 15, np.random.default_rng(0)).to_pylist()
+    made = column.anew(5, 10, 0).to_pylist()
+    more = column.anew(5, 15, 0).to_pylist()
     assert len({*made, *more, *values}) == 10 + len(values)
     assert made[0] in ("ID-0311", "a111", 14)
+
+
+@pytest.mark.parametrize(
+    "values, most",
+    [(["AB-07-x", "CD-13-y"], 10**9), (["a1", "a2", "b1", "b3"], 60), (["é7f0" * 8, "é01a" * 8], 10**9)],
+)
+def test_identifiers_are_all_different_while_there_are_so_many(values, most):
+    column = replace(column_of(pa.array(values * 10), wanted="identifier"), pattern=pattern_of(values))
+    many = min(most, 5_000)
+    made = [
+        made for start in range(0, many, 1_000) for made in column.anew(min(1_000, many - start), start, 7).to_pylist()
+    ]
+    assert len(set(made)) == len(made) == many and made != sorted(made)
+    assert all(sign in signs for text in made[:50] for sign, signs in zip(text, column.pattern))
 
 
 # ---- conditions --------------------------------------------------------------------------------------------------------

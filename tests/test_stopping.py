@@ -39,6 +39,15 @@ def test_the_best_look_is_nearest_to_one_half_or_by_distance_where_the_judge_see
     assert stopping.best(looks) is looks[2]  # not the last: one in a hundred is no improvement
 
 
+def test_distances_are_compared_from_where_real_data_are():
+    def far(step, distance):
+        return Look(step, 0.8, 0.77, 0.83, 1.0, True, distance, floor=3.9)
+
+    assert stopping.best([far(1, 4.2), far(2, 4.19)]).step == 2  # a thirtieth of 0.3
+    assert stopping.best([far(1, 4.2), far(2, 4.197), far(3, 4.195)]).step == 1  # a sixtieth
+    assert stopping.best([far(1, 3.85), far(2, 3.84)]).step == 2  # below the floor any less is better
+
+
 def test_patience_counts_looks_that_brought_nothing_better():
     falling = [look(i, 0.9 - 0.1 * i) for i in range(4)]
     assert not stopping.no_better(falling)

@@ -249,6 +249,20 @@ def test_three_thousand_columns():
     assert len(data.spec.columns) > 2900 and data.tokens.shape == (40, len(data.spec.fields))
 
 
+def test_what_decides_the_target_and_what_is_personal_is_said():
+    random, n = np.random.default_rng(0), 2_000
+    sold = random.random(n) < 0.3
+    rows = pd.DataFrame(
+        {"size": random.normal(size=n), "fee": np.where(sold, random.integers(1, 9, n), 0), "sold": sold}
+    )
+    rows["contact"] = random.choice([f"p{i}@example.org" for i in range(40)], n)
+    rows["town"] = random.choice(["Ulm", "Bonn"], n)
+    said = opened(rows, target="sold").warnings()
+    assert any("fee alone foretells sold in 100.0% of rows" in line for line in said)
+    assert any("contact looks personal" in line for line in said)
+    assert not any(name in line for line in said for name in ("size", "town"))
+
+
 # ---- what cannot be learned --------------------------------------------------------------------------------------------
 
 

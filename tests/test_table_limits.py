@@ -56,7 +56,7 @@ def test_written_numbers_are_not_counted_one_by_one(monkeypatch):
 def test_a_word_after_many_numbers_makes_a_category_of_all(monkeypatch):
     monkeypatch.setattr(inference, "COUNTED", 50)
     cells = [str(i % 90) for i in range(N)] + ["other"] * 30
-    columns, hashes, seen = inference.inferred(in_pieces(pa.table({"x": cells})), TableOptions())
+    columns, rows, seen = inference.inferred(in_pieces(pa.table({"x": cells})), TableOptions())
     levels = seen["x"].levels
-    assert columns[0].kind == "category" and len(hashes) == len(cells)
+    assert columns[0].kind == "category" and rows == len(cells)
     assert levels is not None and sum(levels.values()) == len(cells) and levels["other"] == 30

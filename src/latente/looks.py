@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from latente.evaluation import features, images, judge, passages, tables
+from latente.evaluation import distances, features, images, judge, passages, tables
 from latente.registry import Family
 from latente.rng import key, keyed
 from latente.run import CHUNK, TEXTS, held, rows_of
@@ -51,6 +51,9 @@ def rule(stop: str, family: Family, timed: bool, shard: bool) -> str:
 class Looks(ABC):
     """Called with a model, the step and the how-manieth look it is."""
 
+    floor = 0.0
+    """how far training data are, where that is known"""
+
     def __init__(self, data: Any, seed: int) -> None:
         self.data, self.seed = data, seed
 
@@ -59,7 +62,7 @@ class Looks(ABC):
             found, distance = self.glance(model.eval(), step)
         bound = judge.interval(found.auc, found.items, found.items, 1 - 2 * stopping.alpha(number))[1]
         enough = found.detectable <= 0.5 + stopping.MARGIN
-        return stopping.Look(step, found.auc, *found.ci, bound, enough, distance)
+        return stopping.Look(step, found.auc, *found.ci, bound, enough, distance, self.floor)
 
     @abstractmethod
     def glance(self, model: Any, step: int) -> tuple[judge.Judgement, float]:
@@ -72,13 +75,16 @@ class ImageLooks(Looks):
     def __init__(self, data: Any, seed: int, distance: str) -> None:
         super().__init__(data, seed)
         known = held(data)
-        self.real = known.fresh[: images.GLANCED]
+        self.real = known.fresh[: images.COMPARED]
         self._seen = images.thumbnails if distance == "thumbnails" else images.features(known)
+        self.floor = distances.frechet(self._seen(self.real), self._seen(known.train[: len(self.real)]))
 
     def glance(self, model: Any, step: int) -> tuple[judge.Judgement, float]:
         parts = []
-        for start in range(0, len(self.real), CHUNK):
-            drawn = model.sample(CHUNK, generator=keyed(self.seed, "look", step, start))["x"]
+        for start in range(
+            0, len(self.real), CHUNK
+        ):  # from the same noise at every step, so that looks differ by the model alone
+            drawn = model.sample(CHUNK, generator=keyed(self.seed, "look", start))["x"]
             parts.append(drawn[: len(self.real) - start].cpu().numpy())
         return images.glance(np.concatenate(parts), self.real, self._seen, key(self.seed, "look", step))
 

@@ -16,6 +16,7 @@ Levels, bins and bounds come from training rows alone, and nothing fewer than `p
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -277,8 +278,9 @@ class Column:
         same = np.asarray(pc.fill_null(pc.equal(levels, self._level(condition.value)), False))
         return same if condition.operator == "=" else ~same
 
-    def anew(self, n: int, start: int, random: np.random.Generator) -> pa.Array:
-        """`n` values of a column that is not learned; the first is number `start` of the sample."""
+    def anew(self, n: int, start: int, seed: int) -> pa.Array:
+        """`n` values of a column that is not learned; the first is number `start` of the sample. Identifiers are all different, while
+        there are so many."""
         if self.kind == "constant":
             value = self.levels[0] if self.levels else None
             return self._marked(as_typed(pa.array([value] * n, pa.string()), self.type))
@@ -292,9 +294,25 @@ class Column:
         if self.pattern[0] == "#":  # a number after what is the same for all
             begin, last, width = self.pattern[1], int(self.pattern[2]), int(self.pattern[3])
             return as_typed(pa.array([f"{begin}{last + 1 + start + i:0{width}d}" for i in range(n)]), self.type)
-        columns = [np.array(list(signs))[random.integers(len(signs), size=n)] for signs in self.pattern]
+        columns = [np.array(list(signs))[at] for signs, at in zip(self.pattern, self._signs(n, start, seed))]
         texts = [""] * n if not columns else ["".join(signs) for signs in zip(*columns)]
         return as_typed(pa.array(texts, pa.string()), self.type)
+
+    def _signs(self, n: int, start: int, seed: int) -> list[np.ndarray]:
+        """Which of its signs each place of identifiers has, (n,) a place: the last ones run through all they can be, in a shuffled order,
+        those before are drawn."""
+        sizes, total, first = [len(signs) for signs in self.pattern], 1, len(self.pattern)
+        while first and total * sizes[first - 1] < 1 << 31:
+            first -= 1
+            total *= sizes[first]
+        same, own = np.random.default_rng(seed), np.random.default_rng([seed, start])
+        step = next(step for step in [*same.integers(total, size=1000).tolist(), 1] if math.gcd(step, total) == 1)
+        index = (int(same.integers(total)) + step * (np.arange(start, start + n) % total)) % total
+        found = [own.integers(size, size=n) for size in sizes[:first]]
+        for size in reversed(sizes[first:]):
+            found.insert(first, index % size)
+            index //= size
+        return found
 
 
 def _gap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -462,10 +480,9 @@ class Columns:
     def table(self, tokens: np.ndarray, rest: np.ndarray, start: int = 0, seed: int = 0) -> pa.Table:
         """Rows in the source's types and order; identifiers are made anew, counted from `start`, and drawn by `seed`."""
         made = {column.name: column.decode(own, rest[:, i]) for i, (column, own) in enumerate(self.each(tokens))}
-        random = np.random.default_rng([seed, start])
-        for column in self.columns:
+        for number, column in enumerate(self.columns):
             if column.kind in ("identifier", "constant"):
-                made[column.name] = column.anew(len(tokens), start, random)
+                made[column.name] = column.anew(len(tokens), start, seed + number)
         return pa.table({name: made[name] for name in self.names})
 
     def typed(self, table: pa.Table) -> pa.Table:

@@ -15,11 +15,16 @@ if TYPE_CHECKING:
 
 ENOUGH = 200  # training rows below which a model mostly copies
 LOOKED = 20_000  # training rows looked at for leaks
+DECIDES = 0.99  # share of rows from which a column that foretells the target is said to decide it
 _PERSONAL = re.compile(
     r"(^|[_\W])(name|first.?name|last.?name|surname|vorname|nachname|e.?mail|phone|tel(efon)?|mobile|address|adresse|street|stra(ss|ß)e|"
     r"birth.?(date|day)?|dob|geburts\w*|ssn|iban|passport|license.?plate)($|[_\W])",
     re.IGNORECASE,
 )
+
+_VALUES = re.compile(
+    r"[^@\s]+@[^@\s]+\.[a-z]{2,}|[A-Z]{2}\d{2}[A-Z0-9]{11,30}|\+\d[\d /().-]{7,}"
+)  # e-mail, IBAN, telephone
 
 
 @dataclass
@@ -45,7 +50,7 @@ def warnings(data: TableDataset) -> list[str]:
         )
     for column in data.columns.columns:
         said += _of_column(column, data)
-    return said + _leaks(data)
+    return said + _leaks(data) + _decides(data)
 
 
 def _of_column(column: Column, data: TableDataset) -> list[str]:
@@ -57,7 +62,7 @@ def _of_column(column: Column, data: TableDataset) -> list[str]:
         ]
     if column.kind == "constant":
         return [f"{column.name} is always {column.levels[0]!r}"]
-    if _PERSONAL.search(column.name) and column.kind not in ("ignored",):
+    if column.kind != "ignored" and (_PERSONAL.search(column.name) or _holds_personal(column)):
         return [f"{column.name} looks personal: leave it out (ignored in --columns), unless it is meant to be learned"]
     if column.kind in ("category", "boolean"):
         number = [c.name for c in data.columns.learned].index(column.name)
@@ -83,6 +88,37 @@ def _leaks(data: TableDataset) -> list[str]:
         if met in seen and len(first) > 1:
             said.append(f"{column.name} and {seen[met]} say the same: leave one out (ignored in --columns)")
         seen.setdefault(met, column.name)
+    return said
+
+
+def _holds_personal(column: Column) -> bool:
+    """Whether most levels look like addresses of people."""
+    found = [bool(_VALUES.fullmatch(level.strip())) for level in column.levels[:200]]
+    return column.kind == "category" and sum(found) > len(found) / 2
+
+
+def _decides(data: TableDataset) -> list[str]:
+    """Columns that alone foretell the target in nearly all rows they were not learned from."""
+    if data.target is None or len(data.columns.learned[data.target].levels) < 2:
+        return []
+    rows, owners = data.splits["train"][:LOOKED], np.array(data.spec.owners)
+    tokens, half = np.asarray(data.tokens[rows]), len(rows) // 2
+    goal = tokens[:, int(np.argmax(owners == data.target))].astype(np.int64)
+    usual = np.bincount(goal[half:]).max() / max(1, len(goal) - half)
+    said = []
+    for number, column in enumerate(data.columns.learned):
+        own = tokens[:, owners == number].astype(np.int64)
+        codes = own[:, 0] if own.shape[1] == 1 else own[:, 0] * column.sizes[1] + own[:, 1]
+        if number == data.target or codes.max(initial=0) * (goal.max(initial=0) + 1) > 1 << 24:
+            continue
+        counts = np.zeros((codes.max() + 1, goal.max() + 1), np.int64)
+        np.add.at(counts, (codes[:half], goal[:half]), 1)
+        right = float((counts.argmax(1)[codes[half:]] == goal[half:]).mean())
+        if right > max(DECIDES, (1 + usual) / 2):
+            target = data.columns.learned[data.target].name
+            said.append(
+                f"{column.name} alone foretells {target} in {right:.1%} of rows: leave it out if it is known only afterwards"
+            )
     return said
 
 

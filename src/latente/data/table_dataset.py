@@ -105,7 +105,7 @@ class TableDataset:
             made[column.name] = whole_column.typed(levels.take(pa.array(codes)))
         for column in self.columns.columns:
             if column.kind == "constant":
-                made[column.name] = column.anew(len(indices), 0, np.random.default_rng(0))
+                made[column.name] = column.anew(len(indices), 0, 0)
             elif column.kind == "identifier":
                 made[column.name] = pa.nulls(len(indices), pa.string())
         return pa.table({name: made[name] for name in self.columns.names})

@@ -37,14 +37,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Rows of items, column by column side by side where `paired`: uint8 (n,C,H,W), or texts."""
+    """Rows of items, column by column side by side where `paired`: uint8 (n,C,H,W), texts, or the cells of `columns`."""
 
     title: str
     note: str
-    rows: Sequence[tuple[str, np.ndarray | Sequence[str]]]
+    rows: Sequence[tuple[str, np.ndarray | Sequence[str] | Sequence[Sequence[str]]]]
     paired: bool = False
     captions: Sequence[str] = ()
     """under each column of paired rows"""
+    columns: Sequence[str] = ()
+    """what the cells of items are called, where items are rows of a table"""
 
 
 @dataclass(frozen=True)

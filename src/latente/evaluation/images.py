@@ -143,7 +143,8 @@ def features(held: Held) -> Features:
 
 # ---- while a model trains ------------------------------------------------------------------------------------------
 
-GLANCED, GLANCED_SEEN = 2_000, 20_000  # images a kind, and images shown to the judge: what a look may cost
+# What a look may cost: images a kind for the judge, images shown to it, images a kind for the distance.
+GLANCED, GLANCED_SEEN, COMPARED = 2_000, 20_000, 6_000
 
 
 def thumbnails(x: np.ndarray) -> np.ndarray:
@@ -154,8 +155,9 @@ def thumbnails(x: np.ndarray) -> np.ndarray:
 def glance(
     samples: np.ndarray, real: np.ndarray, seen: Callable[[np.ndarray], np.ndarray], seed: int
 ) -> tuple[Judgement, float]:
-    """What the judge makes of as many samples as real images, quickly, and how far apart they are by features."""
-    judgement = judged(real, samples, {"convolutional network": partial(cnn, seen=GLANCED_SEEN)}, seed)
+    """What the judge makes of some of as many samples as real images, quickly, and how far apart all are by features."""
+    judge = {"convolutional network": partial(cnn, seen=GLANCED_SEEN)}
+    judgement = judged(real[:GLANCED], samples[:GLANCED], judge, seed)
     return judgement, distances.frechet(seen(real), seen(samples))
 
 

@@ -93,23 +93,13 @@ def copied(samples: Rows, train: Rows, test: Rows, seed: int) -> tuple[list[Scor
     )
     order = found.suspicious
     rows = [
-        ("sample", [line(samples, i, train, int(found.which[i])) for i in order]),
-        ("nearest training row", [line(train, int(found.which[i]), samples, i) for i in order]),
+        ("sample", [samples.cells(i) for i in order]),
+        ("nearest training row", [train.cells(int(found.which[i])) for i in order]),
     ]
     captions = ["equal" if found.exact[i] else f"{found.to_train[i]:.3f} / {found.to_test[i]:.3f}" for i in order]
     note = (
-        "The samples that lie much nearer to a training row than to any held out; cells that differ stand in [brackets]. Under each: its "
+        "The samples that lie much nearer to a training row than to any held out; cells that differ are bold. Below each: its "
         "distance from the one / from the nearest held-out row."
     )
     near = nearness(found.to_train, copying.nearest(other[:CURVE], Points(known))[0])
-    return scores, Gallery("Most like a copy", note, rows, paired=True, captions=captions), near, len(train)
-
-
-def line(rows: Rows, at: int, other: Rows | None = None, beside: int = 0) -> str:
-    """A row, cell by cell; what differs from another in brackets."""
-    cells = []
-    for c, name in enumerate(rows.names):
-        text = rows.cell(at, c)
-        same = other is None or text == other.cell(beside, c)
-        cells.append(f"{name}: {text}" if same else f"{name}: [{text}]")
-    return "\n".join(cells)
+    return scores, Gallery("Most like a copy", note, rows, True, captions, train.names), near, len(train)

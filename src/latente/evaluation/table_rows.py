@@ -36,6 +36,10 @@ class Rows:
             return f"{value:.6g}" if abs(value) < 1e6 else f"{value:,.0f}"
         return self.level(column, int(value))
 
+    def cells(self, row: int) -> tuple[str, ...]:
+        """A row in words."""
+        return tuple(self.cell(row, column) for column in range(len(self.names)))
+
     def level(self, column: int, code: int) -> str:
         """A level of a category in words."""
         levels = self.levels[column]

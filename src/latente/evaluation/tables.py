@@ -21,7 +21,7 @@ from latente.evaluation.findings import Evaluation, Figure, Gallery, Say, silent
 from latente.evaluation.judge import FEWEST, Classifier, Judgement, judged
 from latente.evaluation.scores import Answer, Score
 from latente.evaluation.table_charts import learnt, marginals, together
-from latente.evaluation.table_copies import compared, line
+from latente.evaluation.table_copies import compared
 from latente.evaluation.table_quality import quality, shapes, trends
 from latente.evaluation.table_rows import MOST, Held, Rows, identities
 from latente.evaluation.table_trees import boosted_trees
@@ -33,7 +33,7 @@ COPIES = 4_000  # samples looked up among all training rows
 REACHED = 3_000  # rows of a kind whose neighbours are looked up
 DRAWN = 12  # resamples of an interval
 ALPHA = 0.01
-SIDE = 6  # rows of each kind shown side by side
+SIDE = 8  # rows of each kind shown side by side
 
 CLASSIFIERS: dict[str, Classifier] = {"gradient boosting": boosted_trees}
 
@@ -106,9 +106,9 @@ def evaluated(samples: Rows, held: Held, seed: int = 0, say: Say = silent) -> Ev
     if looked < len(held.train):
         notes.append(f"copies were looked for among {looked:,} of {len(held.train):,} training rows")
     beside = Gallery("Samples beside real rows", "Neither was chosen: they are the first ones.", [
-        ("real, held out", [line(held.test, i) for i in range(min(SIDE, len(held.test)))]),
-        ("samples", [line(samples, i) for i in range(min(SIDE, len(samples)))]),
-    ])  # fmt: skip
+        ("real, held out", [held.test.cells(i) for i in range(min(SIDE, len(held.test)))]),
+        ("samples", [samples.cells(i) for i in range(min(SIDE, len(samples)))]),
+    ], columns=samples.names)  # fmt: skip
     made = {"samples": len(samples), "compared": n, "seed": seed}
     return Evaluation([*scores, *found], [beside, pairs], [*charts, near], notes, made)
 

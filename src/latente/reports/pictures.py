@@ -18,6 +18,7 @@ from latente.evaluation.findings import Gallery
 BYTES = 1_200_000  # of PNG in one page, a third less than they take in it
 CHARACTERS = 200_000  # of sampled text in one page
 COLUMNS, PICTURES, TEXTS, TEXT = 12, 64, 6, 1500  # at most: of a grid, of a sheet, of a row, characters of a text
+FIELDS, CUT = 40, 60  # columns of a table, characters of a cell
 CELL, PAIR = 56, 72  # pixels of the page a picture is enlarged to, about: on a sheet, in a grid
 
 
@@ -31,7 +32,11 @@ def shown(galleries: Sequence[Gallery]) -> list[dict[str, Any]]:
         {
             "title": gallery.title,
             "note": gallery.note,
-            **(_paired if gallery.paired else _beside)(gallery, rows, room, length),
+            **(
+                _table(gallery, rows)
+                if gallery.columns
+                else (_paired if gallery.paired else _beside)(gallery, rows, room, length)
+            ),
         }
         for gallery, rows in kept
     ]
@@ -66,6 +71,36 @@ def _paired(gallery: Gallery, rows: Sequence[tuple[str, Any]], room: int, length
         return {"kind": "grid", "rows": made, "captions": captions}
     made = [{"caption": captions[i], "texts": [(label, *_cut(items[i], length)) for label, items in rows]} for i in at]
     return {"kind": "texts", "rows": made}
+
+
+def _table(gallery: Gallery, rows: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Lines of a table in groups: a kind each; of paired rows a pair each, with its caption, and which cells differ."""
+    groups = []
+    if gallery.paired:
+        for at in range(_columns(rows)):
+            items = [(label, items[at]) for label, items in rows]
+            groups.append({"lines": items, "caption": gallery.captions[at] if at < len(gallery.captions) else ""})
+    else:
+        groups = [
+            {"lines": [(label * (not at), item) for at, item in enumerate(items)], "caption": ""}
+            for label, items in rows
+        ]
+    for group in groups:
+        differ = [gallery.paired and len(set(cells)) > 1 for cells in zip(*(item for _, item in group["lines"]))]
+        group["lines"] = [
+            (label, [(_short(cell), other) for cell, other in zip(item[:FIELDS], differ)])
+            for label, item in group["lines"]
+        ]
+    return {
+        "kind": "table",
+        "rows": groups,
+        "columns": gallery.columns[:FIELDS],
+        "more": max(0, len(gallery.columns) - FIELDS),
+    }
+
+
+def _short(cell: str) -> str:
+    return cell if len(cell) <= CUT else f"{cell[: CUT - 1]}…"
 
 
 def _are_pictures(items: Any) -> bool:

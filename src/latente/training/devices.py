@@ -7,6 +7,7 @@ takes longer than many a small training.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -92,3 +93,10 @@ def threads(wanted: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def give_back() -> None:
+    """Returns to the system what the C library holds free of memory, where it can: tensors of many sizes leave that in pieces, gigabytes
+    of them, which are slower to find room in than to ask for anew."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)

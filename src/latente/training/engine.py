@@ -24,7 +24,7 @@ from latente import checkpoint, optim
 from latente.config import Recipe
 from latente.phases import Losses, Phase
 from latente.rng import key, keyed
-from latente.training import stopping
+from latente.training import devices, stopping
 from latente.training.budget import Plan
 from latente.training.stopping import Diverged, Interrupted, Signals
 
@@ -334,6 +334,7 @@ class Trainer:
             return False
         events: list[dict[str, Any]] = []
         best, record = self._held_out(events)
+        devices.give_back()
         looked = time.monotonic()
         self.timed = self.timed[0] + self.step - first, self.timed[1] + looked - began
         if plan.stop == "judge":

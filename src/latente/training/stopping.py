@@ -40,12 +40,15 @@ class Look:
     """whether there is data enough for that to mean anything"""
     distance: float
     """Frechet distance of samples and validation data, in features of the data"""
+    floor: float = 0.0
+    """the same of training data in place of samples: few items are at a distance even where they are alike"""
 
     def better(self, than: Look) -> bool:
-        """Plainly nearer to 0.5, or, where the judge sees no difference, nearer by the distance."""
+        """Plainly nearer to 0.5, or, where the judge sees no difference, nearer by a fiftieth of what there is between `than` and the
+        floor."""
         if self.high < than.auc or self.auc > than.high:
             return self.auc < than.auc
-        return self.distance < 0.98 * than.distance
+        return self.distance < than.distance - 0.02 * max(than.distance - than.floor, 0.0)
 
     def __str__(self) -> str:
         return f"judge AUC {self.auc:.3f}, distance {self.distance:.3g}"
