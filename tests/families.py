@@ -4,7 +4,7 @@ from latente import registry
 from latente.data.named import EMBEDDED
 from latente.data.sources import OPTIONS, open_source
 
-SMALL = {"image": {}, "text": {"context": 32}, "table": {}}
+SMALL = {"image": {}, "text": {"context": 32}, "table": {}, "pair": {}}
 
 
 def arguments(name):

@@ -25,6 +25,7 @@ COMMANDS = {
     "train": "train MODEL SOURCE         train a model on your data within a time you choose",
     "resume": "resume RUN                 go on with an interrupted run, exactly; or train it longer",
     "sample": "sample RUN                 make new data: images and rows to files; text to the terminal or a file",
+    "translate": "translate RUN [TEXT]       what a model of pairs makes of a text, of lines of a file, or of standard input",
     "fill": "fill RUN SOURCE            draw the empty cells of a table from what the others leave open",
     "predict": "predict RUN SOURCE         probabilities of a column, given the other cells of each row",
     "verify": "verify RUN PATH            make again what was made and say: same bytes, same values, or what differs",
@@ -97,7 +98,7 @@ def _overview() -> str:
             *models,
             "",
             "sources: a folder of images or texts, .npy, .npz, IDX, a text file, .jsonl, .csv, .xlsx, .parquet, hf:NAME, or a name:",
-            "         digits, fashion-mnist; shakespeare, pydoc; adult, wine, breast-cancer, diabetes",
+            "         digits, fashion-mnist; shakespeare, pydoc; adult, wine, breast-cancer, diabetes; roman, cmudict",
         ]
     )
 
@@ -111,7 +112,7 @@ class _Train:
 
     source: Annotated[str, "positional"]
     """a path (a folder of images or texts, .npy, .npz, IDX, a text file, .jsonl, .csv, .tsv, .xlsx, .parquet, .arrow), hf:NAME, or a
-    name (digits, fashion-mnist; shakespeare, pydoc; adult, wine, breast-cancer, diabetes)"""
+    name (digits, fashion-mnist; shakespeare, pydoc; adult, wine, breast-cancer, diabetes; roman, cmudict)"""
     out: Path | None = None
     """the run directory to make (default: runs/MODEL-SOURCE-N)"""
     budget: str | None = None
@@ -202,6 +203,42 @@ class _Sample:
     """text: only tokens at least this share as likely as the likeliest"""
     repetition_penalty: float | None = None
     """text: above 1, what was said already becomes less likely"""
+    model_file: str | None = None
+    """the .py file of a run whose model is your own"""
+
+
+@dataclass
+class _Translate:
+    """Make the targets of sources with a model of pairs: of one text, or line by line of a file or standard input."""
+
+    run: Annotated[Path, "positional"]
+    """the run directory, of a seq2seq or attention-rnn"""
+    text: Annotated[str, "positional"] = ""
+    """the text (default: lines of standard input)"""
+    file: Path | None = None
+    """a file whose lines are translated"""
+    out: Path | None = None
+    """.txt (a line each), .tsv (source and target) or .jsonl (also the log-probability); default: the terminal"""
+    n: int = 1
+    """this many targets of each text, best first; above 1 the log-probability and a tab go before each"""
+    beams: int | None = None
+    """unfinished targets that are kept while the likeliest is looked for; 1: the likeliest token is always taken (default: 4)"""
+    length_penalty: float | None = None
+    """above 0: longer targets stand a better chance (default: 0.6)"""
+    no_repeat: int | None = None
+    """no run of this many tokens comes twice in a target"""
+    temperature: float | None = None
+    """draw targets instead: below 1 likelier ones, 1 as the model has learned"""
+    top_k: int | None = None
+    """draw from the k likeliest tokens only"""
+    top_p: float | None = None
+    """draw from the likeliest tokens that together reach this probability"""
+    tokens: int | None = None
+    """at most this many tokens each (default: the longest target of training)"""
+    seed: int = 0
+    """of what is drawn"""
+    attention: Path | None = None
+    """also draw what each token of the first target looked at, as map.png"""
     model_file: str | None = None
     """the .py file of a run whose model is your own"""
 
@@ -344,6 +381,8 @@ class _Data:
 
     source: Annotated[str, "positional"]
     """what `latente train` takes"""
+    pairs: bool = False
+    """look at it as pairs of texts, as `latente train seq2seq` does"""
     sheet: Path | None = None
     """where the contact sheet of images goes (default: SOURCE-sheet.png in the current folder)"""
 
@@ -397,11 +436,15 @@ def _resume(words: list[str], started: float) -> int:
 
 def _after(made: Any) -> None:
     if int(os.environ.get("RANK", "0")) == 0:
-        following = {"image": "--n 1000 --out samples", "text": '--prompt "..."', "table": "--n 1000 --out rows.csv"}[
-            made.spec.kind
-        ]
+        run = shlex.quote(str(made.path))
+        following = {
+            "image": f"sample {run} --n 1000 --out samples",
+            "text": f'sample {run} --prompt "..."',
+            "table": f"sample {run} --n 1000 --out rows.csv",
+            "pair": f'translate {run} "..."',
+        }[made.spec.kind]
         print(f"{made.path} is ready. Samples so far: {made.path / 'samples'}")
-        print(f"next: latente sample {shlex.quote(str(made.path))} {following}")
+        print(f"next: latente {following}")
 
 
 def _interrupted(error: Any) -> int:
@@ -419,6 +462,8 @@ def _sample(words: list[str], started: float) -> int:
     if given.out is not None:
         provenance.check_free(given.out)
     opened = run.load(given.run, model_file=given.model_file)
+    if opened.spec.kind == "pair":
+        raise ValueError(f'{given.run} makes targets of sources: latente translate {given.run} "..."')
     known = [name for names in provenance.OPTIONS.values() for name in names]
     options = {name: getattr(given, name) for name in known if getattr(given, name) is not None}
     provenance.check_options(opened, options)
@@ -483,6 +528,54 @@ def _written(count: int, what: str, path: Path) -> str:
     from latente.provenance import sidecar
 
     return f"{count:,} {what} in {path}; how they were made: {sidecar(path)}"
+
+
+def _translate(words: list[str], started: float) -> int:
+    given = parsed(flags(_Translate), words, "latente translate")
+    if given.text and given.file is not None:
+        raise ValueError("give a text or a --file of lines, not both")
+    from latente import run
+    from latente.data.pair_outputs import check_pair_output, read_lines, write_pairs
+    from latente.reports.attention import check_picture
+
+    if given.out is not None:
+        check_pair_output(given.out, given.n)
+    if given.attention is not None:
+        check_picture(given.attention)
+    opened = run.load(given.run, model_file=given.model_file)
+    if not isinstance(opened, run.PairRun):
+        raise ValueError(f"translate is for pairs; {given.run} holds a model of {opened.spec.kind}s")
+    names = ("beams", "length_penalty", "no_repeat", "temperature", "top_k", "top_p", "tokens")
+    asked = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
+
+    def made(texts: list[str]) -> list[list[Any]]:
+        return opened.hypotheses(texts, given.n, seed=given.seed, **asked)
+
+    if given.out is None and not given.text and given.file is None and sys.stdin.isatty():
+        for line in sys.stdin:  # a person waits for each
+            _print_targets(made([line.rstrip("\n")]), given.n)
+        return 0
+    texts = [given.text]
+    if not given.text:
+        texts = read_lines(given.file) if given.file else sys.stdin.read().removesuffix("\n").split("\n")
+    found = made(texts)
+    if given.out is None:
+        _print_targets(found, given.n)
+    else:
+        write_pairs(given.out, texts, found)
+        print(f"{len(texts):,} texts translated in {given.out}")
+    if given.attention is not None and texts:
+        from latente import reports
+
+        reports.attention(opened, texts[0], found[0][0].text, given.attention)
+    return 0
+
+
+def _print_targets(found: list[list[Any]], n: int) -> None:
+    for several in found:
+        for one in several:
+            line = " ".join(one.text.splitlines())
+            print(line if n == 1 else f"{one.log_prob:.4f}\t{line}", flush=True)
 
 
 def _fill(words: list[str], started: float) -> int:
@@ -678,7 +771,7 @@ def _data(words: list[str], started: float) -> int:
 
     if not words or words[0].startswith("-"):
         parsed(flags(_Data), words, "latente data")  # says what is missing, or helps
-    of = kind(words[0])
+    of = "pair" if "--pairs" in words else kind(words[0])
     known = {name: {f"--{f.name.replace('_', '-')}" for f in fields(owner)} for name, owner in OPTIONS.items()}
     for word in words[1:]:
         other = next((name for name, own in known.items() if word in own - known[of]), None)
@@ -725,7 +818,7 @@ def _demo(words: list[str], started: float) -> int:
 
 
 _RUN: dict[str, Callable[[list[str], float], int]] = {
-    "train": _train, "resume": _resume, "sample": _sample, "fill": _fill, "predict": _predict, "verify": _verify,
+    "train": _train, "resume": _resume, "sample": _sample, "translate": _translate, "fill": _fill, "predict": _predict, "verify": _verify,
     "evaluate": _evaluate, "compare": _compare,
     "reconstruct": _apply("reconstruct"), "denoise": _apply("denoise"), "encode": _apply("encode"),
     "compress": _compress, "decompress": _decompress, "explore": _explore, "data": _data, "demo": _demo,

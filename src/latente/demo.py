@@ -13,6 +13,7 @@ from latente.data.named import EMBEDDED
 
 SECONDS = "12s"
 SETTINGS: dict[str, dict[str, Any]] = {"gan": {"budget": "40s"}, "gpt": {"budget": "42s", "ngrams": 5, "context": 128}}
+SETTINGS |= {name: {"budget": "6s", "size": "tiny"} for name in ("attention-rnn", "seq2seq")}
 SETTINGS |= {name: {"budget": "6s", "size": "tiny"} for name in ("table-gan", "table-gpt", "table-vae")}
 
 
@@ -30,7 +31,7 @@ def run(out: Path) -> None:
     began = time.monotonic()
     data = open_source("digits")
     rows = [("real digits, never seen in training", data.images[data.splits["test"][:24]])]
-    passages, tables = [], []
+    passages, tables, translations = [], [], []
     for name in registry.names():
         print(f"\n{name}: {registry.summary(name)}")
         trained: Any = train(
@@ -41,6 +42,10 @@ def run(out: Path) -> None:
             continue
         if trained.spec.kind == "table":
             tables.append((name, trained.sample(4)))
+            continue
+        if trained.spec.kind == "pair":
+            numbers = ["4", "49", "1984", "2026"]
+            translations.append((name, zip(numbers, trained.translate(numbers))))
             continue
         if hasattr(trained.model, "reconstruct"):
             batch = data.batch(data.splits["test"][:24])
@@ -64,6 +69,8 @@ def run(out: Path) -> None:
     for name, frame in tables:
         print(f"\n{name}: patients that do not exist\n")
         print(textwrap.indent(frame.to_string(index=False), "    "))
+    for name, pairs in translations:
+        print(f"\n{name} writes as the Romans did: {', '.join(f'{number} {made}' for number, made in pairs)}")
     for name, passage in passages:
         print(f"\n{name} goes on from 'The ', after Python's language reference:\n")
         print(textwrap.indent(f"The {passage}", "    "))

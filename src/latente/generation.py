@@ -1,10 +1,12 @@
-"""Text from a language model, token by token: filters, batches of prompts of unequal length, streaming.
+"""Text from a model, token by token: filters, batches of unequal length, streaming, and the search for the likeliest target.
 
     prompts -> one pass over all of them -> draw a token -> one pass over that token -> draw ...
+    sources -> one pass over all of them -> draw, or keep the likeliest beams -> one pass over a token of each -> ...
 
 The model gives `logits(tokens, cache)` and `cache(rows, padding)`; what it has read stays in the cache. When a text fills the
 context, its window slides: the oldest half is forgotten and the newest half is read again, so every later token is drawn
-with between half a context and a whole one before it, and the cost per token stays constant.
+with between half a context and a whole one before it, and the cost per token stays constant. A model of pairs gives
+`cache(source, beams)`, which holds what it read of the sources, and `logits(tokens, cache)`.
 """
 
 from __future__ import annotations
@@ -139,6 +141,156 @@ def drawn(logits: Tensor, uniform: Tensor, sampling: Sampling, seen: Tensor | No
     # Rounding can leave the last sum at the target itself; the last token with a chance is then the one.
     target = (uniform[:, None] * reached[:, -1:]).minimum(reached[:, -1:] * (1 - 1e-6))
     return (reached <= target).sum(1)
+
+
+# ---- targets of sources --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Search:
+    """How the likeliest target of a source is looked for."""
+
+    beams: int = 4
+    """how many unfinished targets are kept at each step; 1: the likeliest token is always taken"""
+    length_penalty: float = 0.6
+    """a: targets of T tokens are ranked by their log-probability over ((5 + T) / 6)^a, so that longer ones stand a chance
+    (Wu et al. 2016, arXiv:1609.08144); 0: by their log-probability"""
+    no_repeat: int = 0
+    """no run of this many tokens comes twice in a target; 0: they may"""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.beams <= 1 << 10:
+            raise ValueError(f"--beams {self.beams}: from 1 to {1 << 10:,}")
+        if not 0 <= self.length_penalty < float("inf"):
+            raise ValueError(f"--length-penalty {self.length_penalty}: at least 0")
+        if self.no_repeat < 0:
+            raise ValueError(f"--no-repeat {self.no_repeat}: at least 0")
+
+    def score(self, log_prob: float, tokens: int) -> float:
+        """What a target is ranked by."""
+        return log_prob / ((5 + tokens) / 6) ** self.length_penalty
+
+
+class Hypothesis(NamedTuple):
+    """A target, without special tokens."""
+
+    tokens: list[int]
+    log_prob: float
+    """what the model's own distribution, before any filter, gives it with its end, in nats"""
+    score: float
+    """what it is ranked by"""
+    ended: bool
+    """whether its end came, or only that of the room there is"""
+
+
+@torch.inference_mode()
+def search(
+    model: Any, source: Tensor, how: Search, never: Sequence[int] = (), most: int | None = None
+) -> list[list[Hypothesis]]:
+    """For each of the sources (B,S) its targets by beam search, best first: as many as there are beams, or fewer.
+
+    A beam that ends among the best `beams` candidates is done; a source is done with as many. `never` are not written; targets
+    have at most `most` tokens, the end counted, and as many as the cache has room for.
+    """
+    rows, width, device = len(source), how.beams, source.device
+    cache, end = model.cache(source, width), model.spec.end
+    barred = _barred(model, never, device)
+    first = torch.arange(rows, device=device)[:, None] * width
+    tokens = torch.full((rows * width, 1), model.spec.begin, device=device)
+    log_probs = torch.full((rows, width), -torch.inf, device=device)
+    log_probs[:, 0] = 0.0  # all beams are the same at first
+    written = torch.empty(rows * width, 0, dtype=torch.int64, device=device)
+    done: list[list[Hypothesis]] = [[] for _ in range(rows)]
+    room = min(cache.room, most or cache.room)
+    for place in range(1, room + 1):
+        each = F.log_softmax(model.logits(tokens, cache)[:, -1], 1).index_fill(1, barred, -torch.inf)
+        if how.no_repeat:
+            each = each.masked_fill(_repeating(written, how.no_repeat, each.shape[1]), -torch.inf)
+        both = (log_probs[:, :, None] + each.unflatten(0, (rows, width))).flatten(1)
+        best, places = both.topk(min(2 * width, both.shape[1]), 1)
+        beams, new = places // each.shape[1], places % each.shape[1]
+        ends = new == end
+        for row, rank in (ends[:, :width] & (best[:, :width] > -torch.inf)).nonzero().tolist():
+            if len(done[row]) < width:
+                told = written[row * width + int(beams[row, rank])].tolist()
+                done[row].append(_hypothesis(told, float(best[row, rank]), how, ended=True))
+        alive = ends.long().argsort(dim=1, stable=True)[:, :width]  # those that go on, best first
+        log_probs = best.masked_fill(ends, -torch.inf).gather(1, alive)
+        chosen = (first + beams.gather(1, alive)).flatten()
+        tokens = new.gather(1, alive).reshape(-1, 1)
+        written = torch.cat([written[chosen], tokens], 1)
+        if place == room or all(len(found) == width for found in done):
+            break
+        cache.select(chosen)
+    for row, found in enumerate(done):
+        for beam in range(width - len(found)):
+            if log_probs[row, beam] > -torch.inf:
+                told = written[row * width + beam].tolist()
+                found.append(_hypothesis(told, float(log_probs[row, beam]), how, ended=False))
+        found.sort(key=lambda hypothesis: -hypothesis.score)
+    return done
+
+
+def _hypothesis(tokens: list[int], log_prob: float, how: Search, ended: bool) -> Hypothesis:
+    return Hypothesis(tokens, log_prob, how.score(log_prob, len(tokens) + ended), ended)
+
+
+@torch.inference_mode()
+def targets(
+    model: Any, source: Tensor, draws: Tensor, sampling: Sampling | None = None, never: Sequence[int] = ()
+) -> list[list[Hypothesis]]:
+    """For each of the sources (B,S) its targets as they are drawn, likeliest first.
+
+    `draws` (B,n,T) uniform in [0,1) decide their tokens, n targets of at most T each: they do not depend on the neighbours.
+    """
+    sampling = sampling or Sampling()
+    rows, each = draws.shape[:2]
+    cache, end, device = model.cache(source, each), model.spec.end, source.device
+    barred = _barred(model, never, device)
+    tokens = torch.full((rows * each, 1), model.spec.begin, device=device)
+    seen = None
+    if sampling.repetition_penalty != 1:
+        seen = torch.zeros(rows * each, model.spec.target, dtype=torch.bool, device=device)
+    log_probs, ended = (
+        torch.zeros(rows * each, device=device),
+        torch.zeros(rows * each, dtype=torch.bool, device=device),
+    )
+    written = []
+    for uniform in draws.flatten(0, 1).unbind(1)[: cache.room]:
+        logits = model.logits(tokens, cache)[:, -1]
+        new = drawn(logits.index_fill(1, barred, -torch.inf), uniform, sampling, seen)
+        step = F.log_softmax(logits, 1).gather(1, new[:, None])[:, 0]
+        log_probs = log_probs + step.masked_fill(ended, 0.0)
+        if seen is not None:
+            seen[torch.arange(len(new), device=device), new] = True
+        written.append(new.masked_fill(ended, model.spec.pad))
+        ended |= new == end
+        tokens = new[:, None]
+        if ended.all():
+            break
+    found = []
+    for line, nats, over in zip(torch.stack(written, 1).tolist(), log_probs.tolist(), ended.tolist()):
+        told = line[: line.index(end)] if over else line
+        found.append(Hypothesis(told, nats, nats, over))
+    grouped = [found[at : at + each] for at in range(0, len(found), each)]
+    return [sorted(group, key=lambda hypothesis: -hypothesis.score) for group in grouped]
+
+
+def _barred(model: Any, never: Sequence[int], device: torch.device) -> Tensor:
+    return torch.tensor([model.spec.pad, model.spec.begin, *never], dtype=torch.int64, device=device)
+
+
+def _repeating(written: Tensor, run: int, vocabulary: int) -> Tensor:
+    """Which tokens would make the last `run` tokens of each row (R,T) ones that it holds already: bool (R,V)."""
+    marks = torch.zeros(len(written), vocabulary, dtype=torch.bool, device=written.device)
+    if written.shape[1] < run:
+        return marks
+    runs = written.unfold(1, run, 1)
+    last = written[:, written.shape[1] - run + 1 :]
+    alike = (runs[:, :, :-1] == last[:, None]).all(2)
+    row, at = alike.nonzero(as_tuple=True)
+    marks[row, runs[row, at, -1]] = True
+    return marks
 
 
 class Stream:

@@ -174,8 +174,10 @@ class _Samples:
         return None
 
     def saved(self, step: int, averaged: Any) -> None:
+        count, asked = self.data.previewed, getattr(self.data, "condition", None)
         with torch.no_grad():
-            drawn = averaged.eval().sample(self.data.previewed, generator=keyed(self.seed, "sample", 0))
+            condition = {} if asked is None else {"condition": asked(count)}
+            drawn = averaged.eval().sample(count, generator=keyed(self.seed, "sample", 0), **condition)
         self.data.preview({n: t.cpu().numpy() for n, t in drawn.items()}, self.path / "samples" / f"{step:08d}")
 
     def close(self) -> None:

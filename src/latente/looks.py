@@ -41,6 +41,8 @@ def rule(stop: str, family: Family, timed: bool, shard: bool) -> str:
         raise ValueError(f"--stop loss: {family.name} has no held-out loss; --stop judge looks at its samples")
     if stop == "judge" and hasattr(family.Model, "finish"):
         raise ValueError(f"--stop judge: {family.name} can sample only once it is trained; --stop loss")
+    if stop == "judge" and family.kind not in KINDS:
+        raise ValueError(f"--stop judge: no judge looks at {family.kind}s; --stop loss")
     if stop == "judge" and shard:
         raise ValueError("--stop judge: a part of a model (--shard) cannot sample")
     return stop

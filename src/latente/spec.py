@@ -122,8 +122,53 @@ class TableSpec:
         return {"tokens": torch.minimum(tokens, size - 1)}
 
 
-Spec = ImageSpec | TextSpec | TableSpec
-SPECS: dict[str, type[Spec]] = {spec.kind: spec for spec in (ImageSpec, TextSpec, TableSpec)}
+@dataclass(frozen=True)
+class PairSpec:
+    """Pairs of texts as tokens. A batch is `{"source": int64 (B,S), "target": int64 (B,T+1)}`: sources close with `end`, targets open
+    with `begin` and close with `end`, and both are filled up with `pad` on the right to the longest of the batch."""
+
+    kind: ClassVar[str] = "pair"
+    pad: ClassVar[int] = 0
+    begin: ClassVar[int] = 1
+    end: ClassVar[int] = 2
+    special: ClassVar[int] = 3
+    """how many tokens are special: they come first, those of a tokenizer after them"""
+    source: int
+    """V', how many different tokens sources have, the special ones counted"""
+    target: int
+    """V, the same of targets"""
+    longest_source: int
+    """S at most, the end counted"""
+    longest_target: int
+    """T at most, the end counted"""
+    usual_target: float = 16.0
+    """T on average: what the loss of a pair is divided by, so that it is in nats per token and a mean over pairs"""
+    shared: bool = False
+    """whether both sides have one vocabulary"""
+
+    def example(self, n: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """`n` made-up pairs of 1 token to as many as there may be: a target is the source backwards, one token in twenty replaced."""
+        import torch
+
+        most = min(self.longest_source, self.longest_target) - 1
+        length = torch.randint(1, most + 1, (n, 1), generator=generator)
+        length[0] = most
+        fewest = min(self.source, self.target) - self.special
+        source = self.special + torch.randint(fewest, (n, most), generator=generator)
+        places = torch.arange(most)
+        target = source.gather(1, (length - 1 - places).clamp(min=0))
+        noise = self.special + torch.randint(fewest, target.shape, generator=generator)
+        target = torch.where(torch.rand(target.shape, generator=generator) < 0.05, noise, target)
+        closed = torch.full((n, most + 1), self.pad).scatter(1, length, self.end)
+        inside = torch.arange(most + 1) < length
+        source, target = (
+            torch.where(inside, torch.nn.functional.pad(side, (0, 1)), closed) for side in (source, target)
+        )
+        return {"source": source, "target": torch.cat([torch.full((n, 1), self.begin), target], 1)}
+
+
+Spec = ImageSpec | TextSpec | TableSpec | PairSpec
+SPECS: dict[str, type[Spec]] = {spec.kind: spec for spec in (ImageSpec, TextSpec, TableSpec, PairSpec)}
 
 
 def spec_to_json(spec: Spec) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from latente.config import Recipe
 from latente.data.sources import OPTIONS
 from latente.flags import flags
 from latente.rng import keyed, permutation
-from latente.spec import ImageSpec, TableSpec, TextSpec
+from latente.spec import ImageSpec, PairSpec, TableSpec, TextSpec
 from latente.training import budget, devices, engine
 
 SPECS = {
@@ -28,9 +28,14 @@ SPECS = {
     "3 columns": TableSpec(("a", "b", "c"), ((5,), (9,), (4,)), (True, True, False), ((0,), (), (0, 1)), target=2),
     "1 column of 2 fields": TableSpec(("a",), ((7, 30),), (False,), ((1,),)),
     "12 columns": TableSpec(tuple("abcdefghijkl"), ((40,),) * 11 + ((12, 100),), (True,) * 11 + (False,), ((0,),) * 12),
+    "pairs of up to 8": PairSpec(12, 9, 9, 9, usual_target=5.0),
+    "pairs of one token": PairSpec(5, 6, 2, 2, usual_target=2.0),
+    "pairs of up to 40, one vocabulary": PairSpec(60, 60, 41, 41, usual_target=20.0, shared=True),
 }
-SMALL = {"image": SPECS["8x8 grey, 4 classes"], "text": SPECS["11 tokens, 16 at once"], "table": SPECS["3 columns"]}
-TYPICAL = {"image": SPECS["28x28 grey"], "text": SPECS["300 tokens, 40 at once"], "table": SPECS["12 columns"]}
+SMALL = {"image": SPECS["8x8 grey, 4 classes"], "text": SPECS["11 tokens, 16 at once"], "table": SPECS["3 columns"],
+         "pair": SPECS["pairs of up to 8"]}  # fmt: skip
+TYPICAL = {"image": SPECS["28x28 grey"], "text": SPECS["300 tokens, 40 at once"], "table": SPECS["12 columns"],
+           "pair": SPECS["pairs of up to 40, one vocabulary"]}  # fmt: skip
 FAMILIES = registry.names()
 PAIRS = [
     (name, spec) for name in FAMILIES for spec in SPECS if isinstance(SPECS[spec], registry.load(name).Model.accepts)
@@ -43,9 +48,12 @@ def kind(name):
 
 
 def made(name, spec, size="tiny", **config):
+    """A model in training that draws nothing of its own."""
     family = registry.load(name)
     torch.manual_seed(0)
-    return family.Model(dataclasses.replace(family.Config.preset(size, spec), **config), spec)
+    preset = family.Config.preset(size, spec)
+    still = {"dropout": 0.0} if hasattr(preset, "dropout") else {}
+    return family.Model(dataclasses.replace(preset, **still, **config), spec)
 
 
 def rows(batch):
@@ -57,8 +65,21 @@ def whole(model, batch, phase, progress=0.5):
     return model({**batch, **noise}, phase, progress)
 
 
+def sampled(model, spec, n, generator):
+    """New items; of pairs the targets of example sources."""
+    condition = {"condition": spec.example(n, keyed(9))["source"]} if spec.kind == "pair" else {}
+    return model.sample(n, generator=generator, **condition)
+
+
 def content(drawn, spec, n):
     """What was drawn, after a look at its type, shape and range."""
+    if spec.kind == "pair":
+        target = drawn["target"]
+        assert target.dtype == torch.int64 and len(target) == n and 1 <= target.shape[1] <= spec.longest_target
+        assert target.min() >= 0 and target.max() < spec.target and not (target == spec.begin).any()
+        closed = (target == spec.end).cumsum(1) - (target == spec.end).long()
+        assert torch.equal(target == spec.pad, closed > 0)
+        return torch.nn.functional.pad(target, (0, spec.longest_target - target.shape[1]))
     if spec.kind == "image":
         assert drawn["x"].dtype == torch.uint8 and drawn["x"].shape == (n, *spec.shape)
         return drawn["x"]
@@ -87,9 +108,10 @@ def test_every_spec_trains_and_samples(name, spec):
     with torch.no_grad():
         if hasattr(model, "finish"):
             model.finish(spec.example(64, keyed(n)) for n in range(4))
-        drawn = content(model.sample(5, generator=keyed(2)), spec, 5)
-        assert torch.equal(content(model.sample(5, generator=keyed(2)), spec, 5), drawn)
-        assert not torch.equal(content(model.sample(5, generator=keyed(3)), spec, 5), drawn)
+        drawn = content(sampled(model, spec, 5, keyed(2)), spec, 5)
+        assert torch.equal(content(sampled(model, spec, 5, keyed(2)), spec, 5), drawn)
+        others = [content(sampled(model, spec, 5, keyed(3 + other)), spec, 5) for other in range(3)]
+        assert not all(torch.equal(other, drawn) for other in others)
         if getattr(spec, "classes", ()):
             wanted = torch.tensor([1, 0, 2, 1, 0])
             assert torch.equal(model.sample(5, condition=wanted, generator=keyed(2))["label"], wanted)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from latente import checkpoint, registry
 from latente.cli import main
-from latente.spec import ImageSpec, TableSpec, TextSpec
+from latente.spec import ImageSpec, PairSpec, TableSpec, TextSpec
 
 TRAIN = ["--steps", "4", "--size", "tiny", "--quiet"]
 
@@ -151,6 +151,7 @@ def test_help_names_every_command_model_and_flag(capsys):
             "image": (ImageSpec(1, 8, 8), ImageSpec(1, 64, 64)),
             "text": (TextSpec(9, 8),) * 2,
             "table": (rows,) * 2,
+            "pair": (PairSpec(9, 9, 5, 5),) * 2,
         }
         small, large = sizes[family.kind]
         assert family.Config.preset("tiny", small) != family.Config.preset("base", large)

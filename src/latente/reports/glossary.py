@@ -1,6 +1,11 @@
 """Scores for a reader who has never seen them: what each is called on the page, and a sentence on how to read it."""
 
 READING: dict[str, tuple[str, str]] = {
+    "nats_per_token": ("Surprise at new targets", "How much each token of a target it never saw surprises the model, given the source."),
+    "token_error_rate": ("Wrong tokens", "How many words or characters must be changed to make what is written right."),
+    "sequence_error_rate": ("Wrong targets", "How many targets are not exactly right."),
+    "bleu": ("Shared phrases", "How many short runs of words are also in what should be written; 100 is all."),
+    "chrf": ("Shared strings", "How many short runs of characters are also in what should be written; 100 is all."),
     "judge_auc": ("A judge's guesses", "How often a fresh classifier points at the sample beside a real item: 0.5 is guessing."),
     "membership_auc": ("Traces of training data", "How often the model betrays which of two real items it knows: 0.5 is guessing."),
     "frechet_distance": ("Distance from real", "How far samples as a whole are from real images, as a network sees them; 0 is alike."),

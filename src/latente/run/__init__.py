@@ -3,6 +3,7 @@
 ImageRun   sample, encode, reconstruct, denoise, explore, evaluate: arrays of pictures in and out
 TextRun    sample, complete, stream, evaluate: strings in and out
 TableRun   sample, fill, predict, log_prob, evaluate: frames in and out
+PairRun    sample, translate, hypotheses, evaluate: strings in and out
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ from typing import Any
 from latente import checkpoint, registry
 from latente.run.base import Run, averaged_weights, built, family_of, options_of, usable_weights
 from latente.run.images import CHUNK, ImageRun, held
+from latente.run.pairs import PairRun
 from latente.run.tables import TableRun, rows_of
 from latente.run.texts import TEXTS, TextRun
 
 __all__ = [
-    "CHUNK", "TEXTS", "ImageRun", "Run", "TableRun", "TextRun", "averaged_weights", "built", "family_of", "held", "load", "opened",
-    "options_of", "rows_of", "usable_weights",
+    "CHUNK", "TEXTS", "ImageRun", "PairRun", "Run", "TableRun", "TextRun", "averaged_weights", "built", "family_of", "held", "load",
+    "opened", "options_of", "rows_of", "usable_weights",
 ]  # fmt: skip
-KINDS: dict[str, type[Run]] = {"image": ImageRun, "text": TextRun, "table": TableRun}
+KINDS: dict[str, type[Run]] = {"image": ImageRun, "text": TextRun, "table": TableRun, "pair": PairRun}
 
 
 def load(path: str | Path, *, model_file: str | None = None) -> Run:

@@ -12,6 +12,7 @@ import torch
 from latente import checkpoint, registry
 from latente.checkpoint import RunError
 from latente.config import from_json
+from latente.data.pairs import PairOptions
 from latente.data.sources import OPTIONS, open_source
 from latente.data.table import TableOptions
 from latente.data.text import TextOptions
@@ -19,7 +20,7 @@ from latente.evaluation.findings import Evaluation, Say, silent
 from latente.rng import key
 from latente.spec import Spec, spec_from_json
 
-ASSETS = "data"  # the folder of a run that holds its tokenizer, or what its columns are
+ASSETS = "data"  # the folder of a run that holds its tokenizers, or what its columns are
 
 
 def built(family: registry.Family, config: Any, spec: Spec, seed: int) -> Any:
@@ -42,10 +43,12 @@ def family_of(record: dict[str, Any], model_file: str | None) -> registry.Family
 
 
 def options_of(path: Path, record: dict[str, Any]) -> Any:
-    """How a run's source is read again; text by the run's own tokenizer, a table as its columns were found to be."""
+    """How a run's source is read again; texts by the run's own tokenizers, a table as its columns were found to be."""
     options = from_json(OPTIONS[record["spec"]["kind"]], record["data"]["options"])
     if isinstance(options, TableOptions):
         return replace(options, columns=str(path / ASSETS))
+    if isinstance(options, PairOptions):
+        return options.by(path / ASSETS)
     return replace(options, tokenizer=str(path / ASSETS)) if isinstance(options, TextOptions) else options
 
 

@@ -1,0 +1,67 @@
+"""Lines to translate, and files of what was made of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from latente.data.charsets import charset_of, utf8_of
+from latente.data.errors import DataError
+from latente.data.files import located
+from latente.data.text_sources import lines
+from latente.drafts import draft
+
+OUTPUTS = (".txt", ".tsv", ".jsonl")
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """The lines of a text file without their ends. Raises DataError, one line, for a file that cannot be read."""
+    path = located(path)
+    found = [
+        line.removesuffix(b"\r").decode() for line in lines(utf8_of(path, charset_of(path, "auto", "stop"), "stop"))
+    ]
+    return found if found[-1] else found[:-1]
+
+
+def check_pair_output(path: Path, n: int) -> None:
+    """Raises DataError when `n` targets of each source cannot be written to `path`: it exists, or is of no such kind."""
+    if path.exists() or path.is_symlink():
+        raise DataError(f"--out {path} exists already; choose another")
+    if path.suffix not in OUTPUTS:
+        raise DataError(f"--out {path}: targets go to {', '.join(OUTPUTS)}")
+    if path.suffix == ".txt" and n > 1:
+        raise DataError(f"--out {path}: a .txt has one line for each source; take .tsv or .jsonl for --n {n}")
+
+
+def write_pairs(path: Path, sources: Sequence[str], made: Sequence[Sequence[Any]]) -> Path:
+    """Writes what was `made` of each source, several of `text`, `log_prob`, `score`; the file appears whole or not at all.
+
+    .txt: a target a line; .tsv: source, target; .jsonl: also the log-probability in nats, and the score. Where a target breaks
+    lines, or holds tabs, .txt and .tsv have spaces.
+    """
+    check_pair_output(path, 1)
+    rows = [(source, one) for source, several in zip(sources, made) for one in several]
+    if path.suffix == ".jsonl":
+        told = [
+            json.dumps(
+                {"source": source, "target": one.text, "log_prob": one.log_prob, "score": one.score}, ensure_ascii=False
+            )
+            for source, one in rows
+        ]
+    else:
+        told = [
+            "\t".join(map(_flat, (source, one.text) if path.suffix == ".tsv" else (one.text,))) for source, one in rows
+        ]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft(path) as hidden:
+            hidden.write_text("".join(f"{line}\n" for line in told), encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}") from None
+    return path
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.replace("\t", " ").splitlines())

@@ -1,0 +1,185 @@
+"""Runs of pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from latente.data.pairs import SIDES, PairDataset, Side, decoded
+from latente.data.tokenizer import Tokenizer
+from latente.evaluation import pairs
+from latente.evaluation.findings import Evaluation, Say, silent
+from latente.generation import Hypothesis, Sampling, Search, search, targets
+from latente.rng import keyed
+from latente.run.base import ASSETS, Run, positive
+
+ROWS, PLACES = 256, 1 << 15  # targets written at a time, and tokens of their sources, at most
+
+
+class Translation(NamedTuple):
+    """A target of a source."""
+
+    text: str
+    log_prob: float
+    """of the model, in nats"""
+    score: float
+    """what it is ranked by"""
+    ended: bool
+    """whether the model ended it, or only its longest length did"""
+
+
+class PairRun(Run):
+    """A trained model of pairs: sources go in, targets come out. What becomes of one does not depend on the others."""
+
+    @cached_property
+    def tokenizers(self) -> tuple[Tokenizer, Tokenizer]:
+        """Of sources and targets."""
+        source, target = (Tokenizer.load(self.path / ASSETS / side) for side in SIDES)
+        if (source.size + self.spec.special, target.size + self.spec.special) != (self.spec.source, self.spec.target):
+            raise ValueError(f"{self.path / ASSETS}: these are not the tokenizers the model was built for")
+        return source, target
+
+    def sample(self, n: int, *, seed: int = 0, source: Any = None, **sampling: Any) -> dict[str, list[str]]:
+        """Targets drawn for `n` held-out sources: {"source": [...], "target": [...]}.
+
+        `source` is needed where training was on pairs in memory; `sampling` are the fields of `generation.Sampling`.
+        """
+        positive("--n", n)
+        data: PairDataset = self.reopened(source)
+        rows = np.resize(data.splits["test"] if len(data.splits["test"]) else data.splits["validation"], n)
+        texts = [data.texts["source"][row] for row in rows]
+        drawn = self.hypotheses(texts, seed=seed, **{"temperature": 1.0, **sampling})
+        return {"source": texts, "target": [found[0].text for found in drawn]}
+
+    def translate(self, text: str | Sequence[str], *, seed: int = 0, **options: Any) -> Any:
+        """The likeliest target of a text (a str), or of each of several (a list of str); `options` as for `hypotheses`."""
+        texts = [text] if isinstance(text, str) else list(text)
+        best = [found[0].text for found in self.hypotheses(texts, seed=seed, **options)]
+        return best[0] if isinstance(text, str) else best
+
+    def hypotheses(
+        self, texts: Sequence[str], n: int = 1, *, seed: int = 0, tokens: int | None = None, **options: Any
+    ) -> list[list[Translation]]:
+        """Up to `n` targets of each text, best first, of at most `tokens` tokens each (default: the longest of training); of a
+        blank text a blank one.
+
+        `options` are the fields of `generation.Search`, by which the likeliest are looked for, or of `generation.Sampling`, by
+        which they are drawn. Raises ValueError, naming it, for a text that is longer than those the model was trained on.
+        """
+        positive("--n", n)
+        positive("--tokens", 1 if tokens is None else tokens)
+        most = min(tokens or self.spec.longest_target, self.spec.longest_target)
+        side = self._read(texts)
+        blank = np.array([not text.strip() for text in texts], bool)
+        how: Search | Sampling
+        if set(options) & set(Sampling.__dataclass_fields__):
+            how = Sampling(**options)
+        else:
+            how = Search(**options)
+            how = replace(how, beams=max(n, how.beams))
+        found = [[Translation("", 0.0, 0.0, True)] for _ in texts]
+        for places in self._batches(side.lengths[~blank], n if isinstance(how, Sampling) else how.beams):
+            numbers = np.flatnonzero(~blank)[places]
+            source = torch.from_numpy(side.padded(numbers, opened=False))
+            if isinstance(how, Search):
+                made = search(self.model, source, how, self._never, most)
+            else:
+                draws = [torch.rand(n, most, generator=keyed(seed, "target", int(number))) for number in numbers]
+                made = targets(self.model, source, torch.stack(draws), how, self._never)
+            for number, several in zip(numbers, made):
+                found[number] = [self._told(hypothesis) for hypothesis in several[:n]]
+        return found
+
+    def _read(self, texts: Sequence[str]) -> Side:
+        """The tokens of sources. Raises ValueError for one that is longer than any of training."""
+        tokenizer = self.tokenizers[0]
+        ids, sizes = tokenizer.encode_each(texts)
+        longest = self.spec.longest_source - 1
+        if len(texts) and sizes.max() > longest:
+            number = int((sizes > longest).argmax())
+            raise ValueError(
+                f"text {number + 1} has {sizes[number]:,} tokens, and the longest this model was trained on {longest:,}: "
+                "cut it, or train on longer pairs"
+            )
+        return Side(tokenizer, ids, np.concatenate([[0], np.cumsum(sizes)]))
+
+    @staticmethod
+    def _batches(lengths: np.ndarray, beams: int) -> Iterator[np.ndarray]:
+        """Numbers of texts of like length, few enough to be written at a time."""
+        order = np.argsort(-lengths, kind="stable")
+        at = 0
+        while at < len(order):
+            size = max(1, min(ROWS // beams, PLACES // (int(lengths[order[at]]) + 1)))
+            yield order[at : at + size]
+            at += size
+
+    @property
+    def _never(self) -> list[int]:
+        """Tokens no target has: those that are special to the tokenizer."""
+        target = self.tokenizers[1]
+        return [token + self.spec.special for token in {target.end, target.unknown} if token is not None]
+
+    def _told(self, made: Hypothesis) -> Translation:
+        return Translation(decoded(self.tokenizers[1], made.tokens), made.log_prob, made.score, made.ended)
+
+    def attention_maps(self, source: str, target: str) -> np.ndarray:
+        """What each token of a target, its end at last, looks at in its source and the source's end: (L,H,T,S), rows sum to 1."""
+        self.require("attention_maps")
+        sides = [self._read([source]), Side(self.tokenizers[1], *_one(self.tokenizers[1], target))]
+        rows = [torch.from_numpy(side.padded(np.array([0]), opened=bool(at))) for at, side in enumerate(sides)]
+        with torch.no_grad():
+            return self.model.attention_maps(rows[0], rows[1][:, :-1])[:, 0].numpy()
+
+    def pieces(self, text: str, side: int) -> list[str]:
+        """The tokens of a source (side 0) or a target (1), each as a text."""
+        tokenizer = self.tokenizers[side]
+        return [tokenizer.decode([token]) for token in tokenizer.encode(text).tolist()]
+
+    def evaluate(self, *, source: Any = None, seed: int = 0, say: Say = silent) -> Evaluation:
+        """Likelihood of the targets of the test split, and what the model makes of its sources beside what is written there."""
+        data: PairDataset = self.reopened(source)
+        rows = data.splits["test"]
+        if not len(rows):
+            raise ValueError(f"{self.path} held out no pairs to be measured by (--test 0)")
+        say("the likelihood of held-out targets")
+        nats = self._nats(data, rows)
+        side, train = data.sides["target"], data.splits["train"]
+        frequent = _frequent(side, train, rows, self.spec.target)
+        held = pairs.held(data.texts, rows, train, nats, side.lengths[rows] + 1, frequent)
+        say(f"translating {len(held.sources):,} sources")
+        made = self.translate(held.sources)
+        return pairs.evaluated(held, made, lambda texts: _pieces(self.tokenizers[1], texts), say)
+
+    def _nats(self, data: PairDataset, rows: np.ndarray) -> np.ndarray:
+        """-ln p of the targets of pairs (n,), given their sources."""
+        made = np.zeros(len(rows))
+        lengths = np.maximum(*(data.sides[side].lengths[rows] for side in SIDES))
+        with torch.inference_mode():
+            for places in self._batches(lengths, 1):
+                made[places] = -self.model.log_prob(data.batch(rows[places])).numpy()
+        return made
+
+
+def _one(tokenizer: Tokenizer, text: str) -> tuple[np.ndarray, np.ndarray]:
+    ids, sizes = tokenizer.encode_each([text])
+    return ids, np.concatenate([[0], sizes])
+
+
+def _frequent(side: Side, train: np.ndarray, rows: np.ndarray, vocabulary: int) -> np.ndarray:
+    """-ln p of the targets `rows`, (n,), by how frequent each token and the end are in the training pairs `train`."""
+    counts = np.bincount(side.tokens(train), minlength=vocabulary) + 1.0
+    end = len(train) + 1.0
+    nats = np.log(counts.sum() + end) - np.log(counts)
+    owners = np.repeat(np.arange(len(rows)), side.lengths[rows])
+    spent = np.bincount(owners, nats[side.tokens(rows)], minlength=len(rows))
+    return spent + np.log(counts.sum() + end) - np.log(end)
+
+
+def _pieces(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Sequence[Any]]:
+    """What errors are counted in: words where the model writes words, else characters."""
+    return [text.split() if tokenizer.kind == "word" else text for text in texts]

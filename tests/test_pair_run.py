@@ -1,0 +1,174 @@
+"""Runs of pairs: trained on a small source, they translate texts, lines and files, and are measured."""
+
+import io
+import json
+from itertools import product
+
+import numpy as np
+import pytest
+
+import latente
+from latente.cli import main
+from latente.data.errors import DataError
+from latente.data.pair_outputs import check_pair_output, read_lines, write_pairs
+from latente.run import PairRun
+from latente.run.pairs import Translation
+
+COPY = [("".join(letters), "".join(letters).upper()) for letters in product("abcde", repeat=4)]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A model that has learned to write letters large."""
+    path = tmp_path_factory.mktemp("runs") / "run"
+    made = latente.train(
+        "seq2seq",
+        COPY,
+        out=path,
+        steps=120,
+        size="tiny",
+        batch_size=64,
+        label_smoothing=0.0,
+        dropout=0.0,
+        quiet=True,
+        threads=2,
+    )
+    assert isinstance(made, PairRun)
+    return made
+
+
+def test_a_text_and_a_list_of_texts(trained):
+    assert trained.translate("abcd") == "ABCD"
+    assert trained.translate(["abcd", "", "edcb", "  "]) == ["ABCD", "", "EDCB", ""]
+    assert trained.translate([]) == []
+
+
+def test_held_out_sources_are_translated(trained):
+    data = trained.reopened(COPY)
+    rows = data.splits["test"]
+    texts = [data.texts["source"][row] for row in rows]
+    right = sum(a.upper() == b for a, b in zip(texts, trained.translate(texts)))
+    assert right > 0.9 * len(texts)
+
+
+def test_several_targets_come_best_first_with_what_the_model_gives_them(trained):
+    (found,) = trained.hypotheses(["abcd"], 5)
+    assert len(found) == 5 and found[0].text == "ABCD" and found[0].log_prob > -1
+    assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+    assert len({one.text for one in found}) == 5
+
+
+def test_what_is_drawn_depends_on_the_seed_and_on_no_neighbour(trained):
+    texts = [source for source, _ in COPY[:300]]
+    hot = trained.translate(texts, temperature=3.0)
+    assert hot == trained.translate(texts, temperature=3.0) != trained.translate(texts, temperature=3.0, seed=1)
+    assert trained.translate(texts[:1], temperature=3.0) == hot[:1]
+    assert trained.translate(texts[:40], temperature=0) == trained.translate(texts[:40], beams=1)
+
+
+def test_sampling_gives_pairs(trained):
+    made = trained.sample(6, source=COPY)
+    assert len(made["source"]) == len(made["target"]) == 6
+    with pytest.raises(ValueError, match="in memory"):
+        trained.sample(6)
+
+
+def test_what_cannot_be_translated_is_said(trained):
+    with pytest.raises(ValueError, match="text 2 has 10,000 tokens, and the longest this model was trained on 4"):
+        trained.translate(["abcd", "a" * 10_000])
+    with pytest.raises(ValueError, match="--beams"):
+        trained.translate("abcd", beams=0)
+    with pytest.raises(ValueError, match="--n"):
+        trained.hypotheses(["abcd"], 0)
+    assert trained.translate("zz!?")  # characters it never saw
+
+
+def test_the_longest_target_bounds_what_is_written(trained):
+    (found,) = trained.hypotheses(["abcd"], tokens=2)
+    assert [len(one.text) for one in found] == [2] and not found[0].ended
+
+
+def test_attention_shows_where_a_letter_comes_from(trained):
+    maps = trained.attention_maps("abcd", "ABCD")
+    layers, heads = trained.model.config.layers, trained.model.config.heads
+    assert maps.shape == (layers, heads, 5, 5) and np.allclose(maps.sum(3), 1, atol=1e-5)
+
+
+def test_a_run_is_measured_beside_simpler_methods(trained):
+    pytest.importorskip("sacrebleu")
+    found = trained.evaluate(source=COPY)
+    assert found["token_error_rate"].value < 0.05 < found["token_error_rate"].reference
+    assert found["sequence_error_rate"].value < 0.1
+    assert found["chrf"].value > 90 and found["chrf"].better == "higher"
+    assert found["nats_per_token"].value < 0.1 < found["nats_per_token"].reference
+    assert {finding.answer for finding in found.findings} == {"good"}
+    assert found.charts[0].bars["token error rate"].shape == (1,)
+
+
+def test_a_run_goes_through_the_command_line(tmp_path, capsys, monkeypatch):
+    run = str(tmp_path / "run")
+    flags = ["--steps", "6", "--size", "tiny", "--batch-size", "16", "--out", run, "--quiet", "--threads", "1"]
+    assert main(["train", "attention-rnn", "roman", *flags]) == 0
+    assert f"latente translate {run}" in capsys.readouterr().out
+    assert main(["translate", run, "1984", "--tokens", "5"]) == 0
+    assert capsys.readouterr().out.count("\n") == 1
+    monkeypatch.setattr("sys.stdin", io.StringIO("1\n2\n\n3\n"))
+    assert main(["translate", run, "--beams", "1"]) == 0
+    lines = capsys.readouterr().out.split("\n")
+    assert len(lines) == 5 and lines[2] == ""
+    (tmp_path / "in.txt").write_text("7\n8\u2028\n9", encoding="utf-8")
+    assert (
+        main(["translate", run, "--file", str(tmp_path / "in.txt"), "--out", str(tmp_path / "o.jsonl"), "--n", "2"])
+        == 0
+    )
+    rows = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().split("\n")[:-1]]
+    assert [row["source"] for row in rows] == ["7", "7", "8\u2028", "8\u2028", "9", "9"]
+    assert main(["translate", run, "$1$", "--attention", str(tmp_path / "map.png")]) == 0
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["data", "roman"]) == 0
+    capsys.readouterr()
+    for words, said in (
+        (["translate", run, "1", "--attention", str(tmp_path / "map.png")], "already exists"),
+        (["translate", run, "1", "--attention", str(tmp_path / "map.gif")], "ends in .png"),
+        (["translate", run, "1" * 99], "text 1 has 99 tokens"),
+        (["translate", run, "1", "--file", "x"], "not both"),
+        (["translate", run, "1", "--out", str(tmp_path / "o.jsonl")], "exists already"),
+        (["translate", run, "1", "--out", str(tmp_path / "o.doc")], "targets go to"),
+        (["translate", run, "--file", str(tmp_path / "nowhere")], "no file"),
+        (["sample", run, "--n", "3"], "latente translate"),
+        (["train", "seq2seq", "digits", "--steps", "1"], "not pairs of texts"),
+        (["train", "seq2seq", "roman", "--steps", "1", "--stop", "judge"], "--stop loss"),
+    ):
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1
+
+
+def test_a_run_whose_tokenizers_are_others_is_refused(tmp_path):
+    flags = {"steps": 2, "size": "tiny", "batch_size": 16, "quiet": True, "threads": 1}
+    latente.train("seq2seq", "roman", out=tmp_path / "run", **flags)
+    latente.train("seq2seq", COPY, out=tmp_path / "other", **flags)
+    asset = tmp_path / "run" / "data" / "source" / "tokenizer.json"
+    asset.write_text((tmp_path / "other" / "data" / "source" / "tokenizer.json").read_text())
+    with pytest.raises(ValueError, match="not the tokenizers"):
+        latente.load(tmp_path / "run").translate("1")
+
+
+def test_shared_vocabularies_and_other_tokenizers_are_opened_again(tmp_path):
+    flags = {"steps": 3, "size": "tiny", "batch_size": 16, "quiet": True, "threads": 1}
+    for number, options in enumerate(
+        ({"shared_vocabulary": True}, {"tokenizer": "bpe:300"}, {"target_tokenizer": "word"})
+    ):
+        out = tmp_path / str(number)
+        latente.train("seq2seq", "roman", out=out, **flags, **options)
+        assert len(latente.load(out).sample(2)["target"]) == 2
+
+
+def test_files_of_targets(tmp_path):
+    made = [[Translation("a\tb\nc", -1.0, -0.5, True)], [Translation("é", -2.0, -1.0, True)]]
+    assert write_pairs(tmp_path / "o.txt", ["x", "y"], made).read_text(encoding="utf-8") == "a b c\né\n"
+    assert write_pairs(tmp_path / "o.tsv", ["x", "y"], made).read_text(encoding="utf-8") == "x\ta b c\ny\té\n"
+    with pytest.raises(DataError, match="one line for each source"):
+        check_pair_output(tmp_path / "p.txt", 2)
+    (tmp_path / "in").write_bytes(b"a\r\nb\n\nc")
+    assert read_lines(tmp_path / "in") == ["a", "b", "", "c"]
