@@ -37,6 +37,7 @@ Batch = dict[str, Tensor]
 Memory = list[tuple[Tensor, Tensor]]
 """For each decoder block the keys and values (B,H,S,D) of the sources"""
 EPSILON = 1e-5
+FIRST = 16  # tokens there is room for at first
 
 
 @dataclass(frozen=True)
@@ -158,22 +159,30 @@ class Cache:
 
     def __init__(self, model: Model, memory: Memory, mask: Tensor | None, rows: int) -> None:
         c, weight = model.config, model.embedding.weight
-        shape = (len(model.decoder), 2, rows, c.heads, model.spec.longest_target, c.width // c.heads)
-        self.held = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
+        self.longest, held = model.spec.longest_target, min(FIRST, model.spec.longest_target)
+        # Rows first, each in one piece: choosing among them is most of the memory that moves.
+        self.held = weight.new_zeros(rows, len(model.decoder), 2, c.heads, held, c.width // c.heads)
+        self.spare = torch.empty_like(self.held)
         self.memory, self.mask, self.length = memory, mask, 0
 
     @property
     def room(self) -> int:
         """How many more tokens fit."""
-        return self.held.shape[4] - self.length
+        return self.longest - self.length
 
     def select(self, rows: Tensor) -> None:
         """Row i goes on from what row `rows[i]` was, int64 (R,); both are of the same source."""
-        self.held[..., : self.length, :] = self.held[..., : self.length, :].index_select(2, rows)
+        torch.index_select(self.held, 0, rows, out=self.spare)
+        self.held, self.spare = self.spare, self.held
 
     def extended(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of everything seen in a layer, to which those of new tokens are added."""
-        keys, values = self.held[layer].narrow(3, 0, self.length + key.shape[2])
+        after = self.length + key.shape[2]
+        if after > self.held.shape[4]:
+            more = min(self.longest, max(after, 2 * self.held.shape[4])) - self.held.shape[4]
+            self.held = F.pad(self.held, (0, 0, 0, more))
+            self.spare = torch.empty_like(self.held)
+        keys, values = self.held[:, layer].narrow(3, 0, after).unbind(1)
         keys[:, :, self.length :], values[:, :, self.length :] = key, value
         return keys, values
 
