@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from tables_adult import OURS, environment
 
-ROUNDS = {"movies": 1200, "randhie": 1300, "cancer": 600}  # steps of ours
+ROUNDS = {"movies": 300, "randhie": 1300, "cancer": 300}  # steps of ours
 TARGETS = {"movies": "IMDB Rating", "randhie": "hlthp", "cancer": "malignant"}
 PEERS = ("mostly", "tvae", "ctgan")
 MAKER = """

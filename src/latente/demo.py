@@ -11,10 +11,10 @@ from latente import registry
 from latente.checkpoint import RunError
 from latente.data.named import EMBEDDED
 
-SECONDS = "12s"
-SETTINGS: dict[str, dict[str, Any]] = {"gan": {"budget": "40s"}, "gpt": {"budget": "42s", "ngrams": 5, "context": 128}}
-SETTINGS |= {name: {"budget": "6s", "size": "tiny"} for name in ("attention-rnn", "seq2seq")}
-SETTINGS |= {name: {"budget": "6s", "size": "tiny"} for name in ("table-gan", "table-gpt", "table-vae")}
+SECONDS = "10s"
+SETTINGS: dict[str, dict[str, Any]] = {"gan": {"budget": "34s"}, "gpt": {"budget": "36s", "ngrams": 5, "context": 128}}
+SMALL = "attention-rnn", "seq2seq", "table-gan", "table-gpt", "table-vae"
+SETTINGS |= {name: {"budget": "5s", "size": "tiny"} for name in SMALL}
 
 
 def run(out: Path) -> None:
