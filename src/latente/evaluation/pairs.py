@@ -195,3 +195,32 @@ def _overlaps(
         value, beside = counted(BLEU(tokenize="none" if words else "13a"))
         scores.insert(0, Score("bleu", value, None, "higher", "of 100", beside, question="predicts"))
     return scores
+
+
+def _by_length(errors: np.ndarray, sizes: np.ndarray) -> Bars:
+    """Errors for parts of the sources, from the shortest targets to the longest."""
+    bounds = np.unique(np.quantile(sizes, np.linspace(0, 1, PARTS + 1)[1:-1], method="nearest"))
+    part = np.searchsorted(bounds, sizes)
+    parts = [part == number for number in np.unique(part)]
+    labels = [f"{sizes[inside].min()} to {sizes[inside].max()}" for inside in parts]
+    bars = {
+        "token error rate": np.array([errors[inside].sum() / max(1, sizes[inside].sum()) for inside in parts]),
+        "sequence error rate": np.array([(errors[inside] > 0).mean() for inside in parts]),
+    }
+    return Bars(
+        "Errors by length",
+        "How long the target is that should be written, and how much is wrong.",
+        "share",
+        labels,
+        bars,
+    )
+
+
+def _gallery(sources: list[str], nearest: list[str], made: list[str], errors: np.ndarray) -> Gallery:
+    """The first pairs that are wrong, and the first that are right."""
+    shown = [at for kind in (errors > 0, errors == 0) for at in np.flatnonzero(kind)[: SHOWN // 2].tolist()]
+    rows = [
+        (name, [texts[at] for at in shown])
+        for name, texts in (("source", sources), ("should be", nearest), ("made", made))
+    ]
+    return Gallery("Held-out sources", "Those that went wrong first.", rows, paired=True)
