@@ -204,3 +204,15 @@ def test_the_other_families_keep_to_what_is_given(family, tmp_path):
     assert (made["age"] > 40).all() and (made["country"] == "north").all()
     with pytest.raises(ValueError, match="cannot fill"):
         run.fill(people(5))
+
+
+def test_many_columns_are_summed_as_few_are(monkeypatch):
+    """The running sum that takes the place of a matrix of all pairs of fields gives the same."""
+    from latente.models import table_gpt
+
+    spec = TableSpec(tuple("abcd"), ((5,), (4, 30), (7,), (3,)), (True, False, True, True), ((), (), (), ()), target=3)
+    model = table_gpt.Model(table_gpt.Config(width=16), spec)
+    embedded, at = torch.randn(6, 5, 16), torch.rand(6, 4)[:, model.owners]
+    few = model.before(embedded, at)
+    monkeypatch.setattr(table_gpt, "MANY", 1)
+    assert torch.allclose(few, model.before(embedded, at), atol=1e-5)

@@ -25,6 +25,7 @@ from latente.phases import Losses, Phase
 from latente.spec import TableSpec
 
 Batch = dict[str, Tensor]
+MANY = 512  # fields
 
 
 @dataclass(frozen=True)
@@ -111,14 +112,21 @@ class Model(nn.Module):
 
     def nats(self, tokens: Tensor, places: Tensor) -> Tensor:
         """-ln p of each field given those before it, (B,F), when columns come at `places` (B, columns)."""
-        embedded = self.embedding(tokens + self.starts)
-        at = places[:, self.owners]  # (B,F)
-        order = torch.arange(len(self.owners), device=tokens.device)
-        same = (self.owners == self.owners[:, None]) & (order < order[:, None])  # earlier fields of the column itself
-        known = (at[:, None, :] < at[:, :, None]) | same  # (B, asked, known)
-        x = self.hidden(torch.bmm(known.to(embedded.dtype), embedded) + self.asked.weight).transpose(0, 1).contiguous()
+        sums = self.before(self.embedding(tokens + self.starts), places[:, self.owners])
+        x = self.hidden(sums + self.asked.weight).transpose(0, 1).contiguous()
         each = [F.cross_entropy(self.head(x[f], f), tokens[:, f], reduction="none") for f in range(tokens.shape[1])]
         return torch.stack(each, 1)
+
+    def before(self, embedded: Tensor, at: Tensor) -> Tensor:
+        """The sum of the embeddings (B,F,C) of all fields before each, when fields come at `at` (B,F), those of a column together."""
+        if len(self.owners) > MANY:  # a running sum, which takes less memory than a matrix of all pairs
+            order = at.argsort(dim=1, stable=True)[:, :, None].expand_as(embedded)
+            sorted_ = embedded.float().gather(1, order)
+            return torch.zeros_like(sorted_).scatter(1, order, sorted_.cumsum(1) - sorted_).to(embedded.dtype)
+        order = torch.arange(len(self.owners), device=at.device)
+        same = (self.owners == self.owners[:, None]) & (order < order[:, None])  # earlier fields of the column itself
+        known = (at[:, None, :] < at[:, :, None]) | same  # (B, asked, known)
+        return torch.bmm(known.to(embedded.dtype), embedded)
 
     def hidden(self, x: Tensor) -> Tensor:
         for block in self.blocks:
