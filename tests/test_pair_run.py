@@ -95,7 +95,6 @@ def test_attention_shows_where_a_letter_comes_from(trained):
 
 
 def test_a_run_is_measured_beside_simpler_methods(trained):
-    pytest.importorskip("sacrebleu")
     found = trained.evaluate(source=COPY)
     assert found["token_error_rate"].value < 0.05 < found["token_error_rate"].reference
     assert found["sequence_error_rate"].value < 0.1

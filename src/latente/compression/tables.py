@@ -41,7 +41,6 @@ TOGETHER = 4  # chunks at once
 TRIED = (4, 5, 6, 8)  # bits of a weight
 TRIAL = 2_000  # rows that decide how many
 COLUMNS = 1 << 26  # bytes of what is known of the columns
-LEAST = 1 / 16  # bytes of a weight, on average: a header that asks for more weights than its file can hold is a forgery
 
 
 class Rows:
@@ -178,9 +177,10 @@ class TableJob:
     def chunks(self, verify: bool, say: Say) -> Iterator[Chunk]:
         """As `Job.chunks`."""
         done, size = 0, self.header["size"]
-        for tables in _grouped(self._parts(_chunks(self._table, size)), _together(self._rows, size)):
+        for group in _grouped(self._parts(_chunks(self._table, size)), _together(self._rows, size)):
             say(f"coding, {done:,} of {self.header['items']:,} rows done")
-            contents, counts = [self._rows.packed(table) for table in tables], [len(table) for table in tables]
+            tables, contents = map(list, zip(*group))
+            counts = [len(table) for table in tables]
             coded, expected = self._rows.code(tables)
             payloads = [_kept(content, code) for content, code in zip(contents, coded)]
             if verify and [self._rows.packed(one) for one in _tables(self._rows, payloads, counts)] != contents:
@@ -190,11 +190,12 @@ class TableJob:
                 yield Chunk(payload, count, each)
             done += sum(counts)
 
-    def _parts(self, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-        """Tables whose cells are few enough for a chunk."""
+    def _parts(self, tables: Iterator[pa.Table]) -> Iterator[tuple[pa.Table, bytes]]:
+        """Tables whose cells are few enough for a chunk, and those cells as bytes."""
         for table in tables:
-            if len(self._rows.packed(table)) <= headers.ROWS:
-                yield table
+            content = self._rows.packed(table)
+            if len(content) <= headers.ROWS:
+                yield table, content
             elif len(table) == 1:
                 raise ValueError(f"a row of more than {headers.ROWS:,} bytes cannot be kept")
             else:
@@ -267,7 +268,7 @@ def network(held: headers.Tables, packed: bytes) -> Any:
     with torch.device("meta"):  # shapes alone
         shapes = built(family, config, held.spec, 0)
     weights = sum(p.numel() for p in shapes.parameters())
-    if weights * LEAST > len(packed):
+    if weights * headers.LEAST > len(packed):
         raise ValueError(f"{len(packed):,} bytes are no {weights:,} weights")
     if held.size * shapes.remembered > REMEMBERED:
         raise ValueError(f"its chunks of {held.size:,} rows take more memory to decode than any it may have")
@@ -281,8 +282,8 @@ def _together(rows: Rows, size: int) -> int:
     return max(1, min(TOGETHER, REMEMBERED // (size * rows.net.remembered)))
 
 
-def _grouped(tables: Iterator[pa.Table], count: int) -> Iterator[list[pa.Table]]:
-    while group := [*islice(tables, count)]:
+def _grouped(parts: Iterator[tuple[pa.Table, bytes]], count: int) -> Iterator[list[tuple[pa.Table, bytes]]]:
+    while group := [*islice(parts, count)]:
         yield group
 
 

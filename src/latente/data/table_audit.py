@@ -101,13 +101,12 @@ def _decides(data: TableDataset) -> list[str]:
     """Columns that alone foretell the target in nearly all rows they were not learned from."""
     if data.target is None or len(data.columns.learned[data.target].levels) < 2:
         return []
-    rows, owners = data.splits["train"][:LOOKED], np.array(data.spec.owners)
-    tokens, half = np.asarray(data.tokens[rows]), len(rows) // 2
-    goal = tokens[:, int(np.argmax(owners == data.target))].astype(np.int64)
+    rows = data.splits["train"][:LOOKED]
+    tokens, half = np.asarray(data.tokens[rows]).astype(np.int64), len(rows) // 2
+    goal = tokens[:, data.spec.owners.index(data.target)]
     usual = np.bincount(goal[half:]).max() / max(1, len(goal) - half)
     said = []
-    for number, column in enumerate(data.columns.learned):
-        own = tokens[:, owners == number].astype(np.int64)
+    for number, (column, own) in enumerate(data.columns.each(tokens)):
         codes = own[:, 0] if own.shape[1] == 1 else own[:, 0] * column.sizes[1] + own[:, 1]
         if number == data.target or codes.max(initial=0) * (goal.max(initial=0) + 1) > 1 << 24:
             continue

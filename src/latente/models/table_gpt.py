@@ -114,7 +114,10 @@ class Model(nn.Module):
         """-ln p of each field given those before it, (B,F), when columns come at `places` (B, columns)."""
         sums = self.before(self.embedding(tokens + self.starts), places[:, self.owners])
         x = self.hidden(sums + self.asked.weight).transpose(0, 1).contiguous()
-        each = [F.cross_entropy(self.head(x[f], f), tokens[:, f], reduction="none") for f in range(tokens.shape[1])]
+        # Cut once: the gradient of every slice on its own would be as large as that of all.
+        heads = zip(*(part.split(self.spec.fields) for part in (self.heads.weight, self.heads.bias)))
+        logits = (F.linear(own, *head).float() for own, head in zip(x, heads))
+        each = [F.cross_entropy(own, tokens[:, f], reduction="none") for f, own in enumerate(logits)]
         return torch.stack(each, 1)
 
     def before(self, embedded: Tensor, at: Tensor) -> Tensor:
