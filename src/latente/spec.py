@@ -7,6 +7,7 @@ A spec is small, frozen and JSON-friendly; a model is built from `(config, spec)
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -99,12 +100,12 @@ class TableSpec:
     target: int | None = None
     """the column that others are there to foretell"""
 
-    @property
+    @cached_property
     def fields(self) -> tuple[int, ...]:
         """The number of tokens of each of the F fields."""
         return tuple(size for sizes in self.sizes for size in sizes)
 
-    @property
+    @cached_property
     def owners(self) -> tuple[int, ...]:
         """The column that each of the F fields belongs to."""
         return tuple(column for column, sizes in enumerate(self.sizes) for _ in sizes)
