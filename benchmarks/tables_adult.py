@@ -20,7 +20,7 @@ MEASURE = Path(os.environ.get("LATENTE_MEASURE", "measure")) / "adult_judge.py"
 OURS = {
     "table-gpt": {"steps": 1300},
     "table-vae": {"steps": 1200},
-    "table-gan": {"steps": 1300},
+    "table-gan": {"steps": 1000},
 }
 MAKER = """
 import json, sys, tempfile, time

@@ -74,7 +74,7 @@ def test_sampling_gives_pairs(trained):
 
 
 def test_what_cannot_be_translated_is_said(trained):
-    with pytest.raises(ValueError, match="text 2 has 10,000 tokens, and the longest this model was trained on 4"):
+    with pytest.raises(ValueError, match="text 2 has 10,000 tokens, more than 2 times the 4 of the longest"):
         trained.translate(["abcd", "a" * 10_000])
     with pytest.raises(ValueError, match="--beams"):
         trained.translate("abcd", beams=0)
@@ -86,6 +86,13 @@ def test_what_cannot_be_translated_is_said(trained):
 def test_the_longest_target_bounds_what_is_written(trained):
     (found,) = trained.hypotheses(["abcd"], tokens=2)
     assert [len(one.text) for one in found] == [2] and not found[0].ended
+
+
+def test_texts_somewhat_longer_than_any_of_training_are_read_and_change_no_other(trained):
+    alone = trained.hypotheses(["abcd"], 2)
+    short, longer = trained.hypotheses(["abcd", "abcdabcd"], 2)
+    assert short == alone[0]
+    assert longer and all(0 < len(one.text) <= 9 for one in longer)
 
 
 def test_attention_shows_where_a_letter_comes_from(trained):

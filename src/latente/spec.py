@@ -134,14 +134,16 @@ class PairSpec:
     end: ClassVar[int] = 2
     special: ClassVar[int] = 3
     """how many tokens are special: they come first, those of a tokenizer after them"""
+    reach: ClassVar[int] = 2
+    """a model reads and writes up to this many times the longest of training"""
     source: int
     """V', how many different tokens sources have, the special ones counted"""
     target: int
     """V, the same of targets"""
     longest_source: int
-    """S at most, the end counted"""
+    """S at most in training, the end counted"""
     longest_target: int
-    """T at most, the end counted"""
+    """T at most in training, the end counted"""
     usual_target: float = 16.0
     """T on average: what the loss of a pair is divided by, so that it is in nats per token and a mean over pairs"""
     shared: bool = False

@@ -112,7 +112,8 @@ class Model(nn.Module):
         read, last = self.encoder(packed)
         memory, _ = pad_packed_sequence(read, batch_first=True, total_length=source.shape[1])
         state = torch.tanh(self.bridge(last[-1]))  # what the way back ends with has seen all of the source
-        return Cache(memory, self.answers(memory), mask, state.repeat_interleave(beams, 0), self.spec.longest_target)
+        room = self.spec.reach * self.spec.longest_target
+        return Cache(memory, self.answers(memory), mask, state.repeat_interleave(beams, 0), room)
 
     def logits(self, tokens: Tensor, cache: Cache) -> Tensor:
         """Next tokens (R,T) of the targets -> (R,T,V) float32: unnormalised log-probabilities after each; the cache goes on."""
@@ -150,7 +151,7 @@ class Model(nn.Module):
         tokens, ended = torch.full((n, 1), self.spec.begin, device=device), torch.zeros(n, 1, dtype=torch.bool)
         barred = torch.tensor([self.spec.pad, self.spec.begin], device=device)
         drawn = []
-        while cache.room and not ended.all():
+        while len(drawn) < self.spec.longest_target and not ended.all():
             logits = self.logits(tokens, cache)[:, -1].index_fill(1, barred, -torch.inf)
             new = torch.multinomial(F.softmax(logits / temperature, 1).cpu(), 1, generator=generator)
             drawn.append(new.masked_fill(ended, self.spec.pad))

@@ -159,7 +159,8 @@ class Cache:
 
     def __init__(self, model: Model, memory: Memory, mask: Tensor | None, rows: int) -> None:
         c, weight = model.config, model.embedding.weight
-        self.longest, held = model.spec.longest_target, min(FIRST, model.spec.longest_target)
+        self.longest = model.spec.reach * model.spec.longest_target
+        held = min(FIRST, self.longest)
         # Rows first, each in one piece: choosing among them is most of the memory that moves.
         self.held = weight.new_zeros(rows, len(model.decoder), 2, c.heads, held, c.width // c.heads)
         self.spare = torch.empty_like(self.held)
@@ -326,8 +327,8 @@ class Model(nn.Module):
         self.decoder: Any = nn.ModuleList(DecoderBlock(config) for _ in range(decoder))
         self.encoder_norm, self.decoder_norm = norm(config), norm(config)
         size = config.width // config.heads if config.shape == "modern" else config.width
-        longest = torch.arange(max(spec.longest_source, spec.longest_target))
-        angles = torch.outer(longest, 10000.0 ** (-torch.arange(0, size, 2) / size))
+        places = torch.arange(spec.reach * max(spec.longest_source, spec.longest_target))
+        angles = torch.outer(places, 10000.0 ** (-torch.arange(0, size, 2) / size))
         if config.shape == "modern":
             table = torch.polar(torch.ones_like(angles), angles)
         else:
@@ -438,7 +439,7 @@ class Model(nn.Module):
         tokens, ended = torch.full((n, 1), self.spec.begin, device=device), torch.zeros(n, 1, dtype=torch.bool)
         barred = torch.tensor([self.spec.pad, self.spec.begin], device=device)
         drawn = []
-        while cache.room and not ended.all():
+        while len(drawn) < self.spec.longest_target and not ended.all():
             logits = self.logits(tokens, cache)[:, -1].index_fill(1, barred, -torch.inf)
             new = torch.multinomial(F.softmax(logits / temperature, 1).cpu(), 1, generator=generator)
             drawn.append(new.masked_fill(ended, self.spec.pad))

@@ -65,15 +65,15 @@ class PairRun(Run):
     def hypotheses(
         self, texts: Sequence[str], n: int = 1, *, seed: int = 0, tokens: int | None = None, **options: Any
     ) -> list[list[Translation]]:
-        """Up to `n` targets of each text, best first, of at most `tokens` tokens each (default: the longest of training); of a
-        blank text a blank one.
+        """Up to `n` targets of each text, best first, of at most `tokens` tokens each; of a blank text a blank one. Unless said,
+        targets are at most as long as the longest of training, and twice that where the source is longer than all of training.
 
         `options` are the fields of `generation.Search`, by which the likeliest are looked for, or of `generation.Sampling`, by
-        which they are drawn. Raises ValueError, naming it, for a text that is longer than those the model was trained on.
+        which they are drawn. Raises ValueError, naming it, for a text of more than twice as many
+        tokens as any the model was trained on.
         """
         positive("--n", n)
         positive("--tokens", 1 if tokens is None else tokens)
-        most = min(tokens or self.spec.longest_target, self.spec.longest_target)
         side = self._read(texts)
         blank = np.array([not text.strip() for text in texts], bool)
         how: Search | Sampling
@@ -86,6 +86,7 @@ class PairRun(Run):
         for places in self._batches(side.lengths[~blank], n if isinstance(how, Sampling) else how.beams):
             numbers = np.flatnonzero(~blank)[places]
             source = torch.from_numpy(side.padded(numbers, opened=False))
+            most = self._most(source.shape[1], tokens)
             if isinstance(how, Search):
                 made = search(self.model, source, how, self._never, most)
             else:
@@ -95,28 +96,33 @@ class PairRun(Run):
                 found[number] = [self._told(hypothesis) for hypothesis in several[:n]]
         return found
 
+    def _most(self, length: int, tokens: int | None) -> int:
+        """How many tokens targets of sources of `length` tokens have at most, the ends counted; `tokens` are asked for."""
+        usual, reached = self.spec.longest_target, self.spec.reach * self.spec.longest_target
+        return min(tokens or (usual if length <= self.spec.longest_source else reached), reached)
+
     def _read(self, texts: Sequence[str]) -> Side:
-        """The tokens of sources. Raises ValueError for one that is longer than any of training."""
+        """The tokens of sources. Raises ValueError for one that is much longer than any of training."""
         tokenizer = self.tokenizers[0]
         ids, sizes = tokenizer.encode_each(texts)
         longest = self.spec.longest_source - 1
-        if len(texts) and sizes.max() > longest:
-            number = int((sizes > longest).argmax())
+        if len(texts) and sizes.max() > self.spec.reach * longest:
+            number = int((sizes > self.spec.reach * longest).argmax())
             raise ValueError(
-                f"text {number + 1} has {sizes[number]:,} tokens, and the longest this model was trained on {longest:,}: "
-                "cut it, or train on longer pairs"
+                f"text {number + 1} has {sizes[number]:,} tokens, more than {self.spec.reach} times the {longest:,} of the longest this "
+                "model was trained on: cut it, or train on longer pairs"
             )
         return Side(tokenizer, ids, np.concatenate([[0], np.cumsum(sizes)]))
 
-    @staticmethod
-    def _batches(lengths: np.ndarray, beams: int) -> Iterator[np.ndarray]:
-        """Numbers of texts of like length, few enough to be written at a time."""
+    def _batches(self, lengths: np.ndarray, beams: int) -> Iterator[np.ndarray]:
+        """Numbers of texts of like length, few enough to be written at a time; those longer than any of training by themselves."""
         order = np.argsort(-lengths, kind="stable")
-        at = 0
+        longer, at = int((lengths >= self.spec.longest_source).sum()), 0
         while at < len(order):
             size = max(1, min(ROWS // beams, PLACES // (int(lengths[order[at]]) + 1)))
-            yield order[at : at + size]
-            at += size
+            upto = min(at + size, longer) if at < longer else at + size
+            yield order[at:upto]
+            at = upto
 
     @property
     def _never(self) -> list[int]:
