@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -10,7 +11,10 @@ import pytest
 import latente
 from latente.cli import main
 from latente.data.errors import DataError
-from latente.data.pair_outputs import check_pair_output, read_lines, write_pairs
+from latente.data.pair_outputs import check_pair_output, columns, read_lines, write_pairs
+from latente.evaluation.findings import Evaluation
+from latente.evaluation.scores import Score
+from latente.reports import verdict, write
 from latente.run import PairRun
 from latente.run.pairs import Translation
 
@@ -108,7 +112,62 @@ def test_a_run_is_measured_beside_simpler_methods(trained):
     assert found["chrf"].value > 90 and found["chrf"].better == "higher"
     assert found["nats_per_token"].value < 0.1 < found["nats_per_token"].reference
     assert {finding.answer for finding in found.findings} == {"good"}
-    assert found.charts[0].bars["token error rate"].shape == (1,)
+    assert found.charts[0].bars["token error rate"].shape == (1,) and found.charts[1].title == "Errors by confidence"
+
+
+def test_the_page_shows_held_out_pairs_with_their_confidence(trained):
+    data, found = trained.reopened(COPY), trained.evaluate(source=COPY)
+    held = {data.texts["source"][row] for row in data.splits["test"]}
+    shown = found.details["pairs"]
+    assert len(shown) >= 12 and {one["source"] for one in shown} <= held
+    (best,) = trained.hypotheses([shown[0]["source"]])
+    assert shown[0]["made"] == best[0].text and shown[0]["confidence"] == pytest.approx(best[0].confidence, rel=1e-4)
+    assert best[0].tokens == len(best[0].text) + 1 and best[0].confidence == pytest.approx(np.exp(best[0].log_prob / 5))
+    text = write(trained, found, []).read_text(encoding="utf-8")
+    assert f"<dd>{shown[0]['made']}</dd>" in text and "Errors by confidence" in text and "Copied?" not in text
+    assert "sample" not in text.split('id="figures"')[0].split("<main>")[1]
+    assert json.loads((trained.path / "report" / "metrics.json").read_text())["details"]["pairs"] == shown
+
+
+def test_a_verdict_says_how_many_targets_are_wrong(trained):
+    real = trained.evaluate(source=COPY)
+
+    def told(share, predicts="good", free=False):
+        answer = "good" if free or share < 0.1 else "bad"
+        scores = [
+            Score("sequence_error_rate", share, None, "lower", "u", {}, "v", "right", answer),
+            Score("nats_per_token", 1.0, None, "lower", "u", {}, "v", "predicts", predicts),
+        ]
+        return verdict(trained, replace(real, scores=scores, made={"free wording": free}))
+
+    good, bad = told(0.04), told(0.57)
+    assert good["sentence"] == "Good on all that was measured: 4% of new targets are not exactly right."
+    assert good["command"].startswith("latente translate")
+    assert bad["sentence"] == "Not good enough yet: 57% of new targets are not exactly right."
+    assert "surest" in bad["next"] and "train longer" in bad["next"] and bad["command"].startswith("latente resume")
+    assert told(0.97, free=True)["sentence"] == (
+        "Better than simpler methods: 97% of new targets are not worded exactly as in the data."
+    )
+    assert told(0.04, "unsure")["sentence"] == (
+        "Look before you rely on it: 4% of new targets are not exactly right and the model foresees new data about as well as "
+        "simpler methods do."
+    )
+
+
+def test_where_training_longer_brought_no_more_the_verdict_asks_for_data(trained, monkeypatch):
+    monkeypatch.setattr(
+        "latente.reports.answers.records", lambda run: [{"step": 9, "event": "ending", "why": "no better"}]
+    )
+    scores = [Score("sequence_error_rate", 0.57, None, "lower", "u", {}, "v", "right", "bad")]
+    found = verdict(trained, Evaluation(scores, made={"free wording": False}))
+    assert "take more data" in found["next"] and found["command"] is None
+
+
+def test_a_target_without_an_end_has_a_map_too(trained):
+    longest = "A" * trained.spec.longest_target
+    assert trained.attention_maps("abcd", longest).shape[2] == len(longest)
+    assert trained.looked("abcd", longest).target == list(longest)
+    assert trained.looked("abcd", "ABCD").target == [*"ABCD", "end"]
 
 
 def test_a_run_goes_through_the_command_line(tmp_path, capsys, monkeypatch):
@@ -131,6 +190,7 @@ def test_a_run_goes_through_the_command_line(tmp_path, capsys, monkeypatch):
     assert [row["source"] for row in rows] == ["7", "7", "8\u2028", "8\u2028", "9", "9"]
     assert main(["translate", run, "$1$", "--attention", str(tmp_path / "map.png")]) == 0
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "empty.txt").touch()
     assert main(["data", "roman"]) == 0
     capsys.readouterr()
     for words, said in (
@@ -138,6 +198,8 @@ def test_a_run_goes_through_the_command_line(tmp_path, capsys, monkeypatch):
         (["translate", run, "1", "--attention", str(tmp_path / "map.gif")], "ends in .png"),
         (["translate", run, "1" * 99], "text 1 has 99 tokens"),
         (["translate", run, "1", "--file", "x"], "not both"),
+        (["translate", run, "1", "--beams", "2", "--temperature", "1"], "one or the other"),
+        (["translate", run, "--file", str(tmp_path / "empty.txt")], "has no lines"),
         (["translate", run, "1", "--out", str(tmp_path / "o.jsonl")], "exists already"),
         (["translate", run, "1", "--out", str(tmp_path / "o.doc")], "targets go to"),
         (["translate", run, "--file", str(tmp_path / "nowhere")], "no file"),
@@ -171,9 +233,10 @@ def test_shared_vocabularies_and_other_tokenizers_are_opened_again(tmp_path):
 
 
 def test_files_of_targets(tmp_path):
-    made = [[Translation("a\tb\nc", -1.0, -0.5, True)], [Translation("é", -2.0, -1.0, True)]]
-    assert write_pairs(tmp_path / "o.txt", ["x", "y"], made).read_text(encoding="utf-8") == "a b c\né\n"
-    assert write_pairs(tmp_path / "o.tsv", ["x", "y"], made).read_text(encoding="utf-8") == "x\ta b c\ny\té\n"
+    made = [[Translation("a\tb\nc", -1.0, -0.5, True, 6)], [Translation("é", -2.0, -1.0, True, 2)]]
+    for name, content in (("o.txt", "a b c\né\n"), ("o.tsv", "x\ta b c\ny\té\n")):
+        path = tmp_path / name
+        assert write_pairs(path, columns(path, ["x", "y"], made)).read_text(encoding="utf-8") == content
     with pytest.raises(DataError, match="one line for each source"):
         check_pair_output(tmp_path / "p.txt", 2)
     (tmp_path / "in").write_bytes(b"a\r\nb\n\nc")

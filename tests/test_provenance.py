@@ -668,3 +668,166 @@ def test_whatever_stands_in_a_sidecar_of_a_source_gives_a_verdict_or_one_line(ap
         verify(run, folder / "latents.npy", applied / "mes images")
     except ValueError as error:
         assert "\n" not in str(error)
+
+
+# ---- what is made of texts -----------------------------------------------------------------------------------------
+
+TRANSLATED = {
+    "made.txt": [], "made.tsv": ["--n", "3"], "made.jsonl": ["--temperature", "1.5", "--n", "2", "--seed", "4"],
+    "plain.jsonl": ["--beams", "2", "--no-repeat", "0", "--tokens", "9"],
+}  # fmt: skip
+LINES = ["1984", "", "3", "3", "7\u2028", "8"]
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """A folder with the runs seq2seq and attention-rnn (roman), a file of lines, and what the first makes of it."""
+    folder = tmp_path_factory.mktemp("pairs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LATENTE_CACHE", str(folder / "cache"))
+        patch.chdir(folder)
+        Path("lines.txt").write_text("".join(f"{line}\n" for line in LINES), encoding="utf-8")
+        for model in ("seq2seq", "attention-rnn"):
+            assert main(["train", model, "roman", *TRAIN, "--batch-size", "16", "--out", model]) == 0
+        for out, words in TRANSLATED.items():
+            assert main(["translate", "seq2seq", "--file", "lines.txt", "--out", out, *words]) == 0
+    return folder
+
+
+@pytest.fixture
+def desk(pairs, tmp_path, monkeypatch):
+    """A copy of it, as the current folder."""
+    shutil.copytree(pairs, tmp_path / "desk", ignore=shutil.ignore_patterns("cache"))
+    monkeypatch.setenv("LATENTE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path / "desk")
+    return tmp_path / "desk"
+
+
+def test_what_was_translated_is_made_again_byte_for_byte(desk, pairs, capsys):
+    for out in TRANSLATED:
+        source = ["--source", "lines.txt"] if out in ("made.txt", "made.tsv") else []
+        assert main(["verify", "seq2seq", out, *source]) == 0
+        text = sidecar(out).read_text()
+        held = json.loads(text)
+        said = capsys.readouterr().out
+        assert said == f"same bytes: {out} is what seq2seq makes, all {held['n']} targets\n"
+        assert str(pairs) not in text and (held["what"], held["source"]["name"]) == ("translate", "lines.txt")
+        assert held["source"]["fingerprint"] == provenance.content_sha256(desk / "lines.txt")
+    assert held["options"] == {"n": 1, "beams": 2, "no_repeat": 0, "tokens": 9} and held["n"] == len(LINES)
+    (desk / "lines.txt").write_bytes((desk / "lines.txt").read_bytes().replace(b"\n", b"\r\n"))
+    assert main(["verify", "seq2seq", "made.txt", "--source", "lines.txt"]) == 0  # the same lines
+    assert verify(latente.load("seq2seq"), "made.txt", LINES).outcome == "same bytes"
+
+
+def test_sources_are_found_in_a_file_that_holds_them(desk, monkeypatch, capsys):
+    (desk / "lines.txt").unlink()
+    assert main(["verify", "seq2seq", "made.jsonl"]) == 0
+    monkeypatch.setattr("sys.stdin", io.StringIO("3\n3\n\n\n12\n"))
+    assert main(["translate", "seq2seq", "--out", "new.tsv", "--n", "2"]) == 0
+    assert json.loads(sidecar("new.tsv").read_text())["source"]["name"] is None
+    assert main(["verify", "seq2seq", "new.tsv"]) == 0
+    assert capsys.readouterr().out.count("same bytes") == 2
+    before = sorted(desk.rglob("*"))
+    monkeypatch.setattr("sys.stdin", io.StringIO("3\n"))
+    assert main(["translate", "seq2seq"]) == 0  # to the terminal, without a sidecar
+    assert sorted(desk.rglob("*")) == before
+
+
+def test_sources_that_are_not_there_or_others_are_one_line(desk, capsys):
+    Path("other.txt").write_text("1984\n\n3\n3\n7\n8\n")
+    Path("plain.jsonl").write_text(Path("plain.jsonl").read_text().replace('"1984"', '"1985"'))
+    for words, says in (
+        (["made.txt"], "made.txt was made of lines.txt and holds no sources: give them again with --source FILE"),
+        (
+            ["made.tsv"],
+            "the sources in made.tsv are not those it was made of (lines.txt)",
+        ),  # it has a space for a line separator
+        (["plain.jsonl"], "the sources in plain.jsonl are not those it was made of"),
+        (
+            ["made.txt", "--source", "other.txt"],
+            "other.txt is not what made.txt was made of (lines.txt), or has changed since",
+        ),
+        (["made.txt", "--source", "nowhere.txt"], "nowhere.txt"),
+    ):
+        assert main(["verify", "seq2seq", *words]) == 2
+        said = capsys.readouterr().err
+        assert says in said and said.count("\n") == 1, said
+
+
+def test_a_changed_target_or_figure_is_found(desk):
+    run = latente.load("seq2seq")
+    lines = Path("made.txt").read_text(encoding="utf-8").split("\n")
+    Path("made.txt").write_text("\n".join([*lines[:2], f"{lines[2]}I", *lines[3:]]), encoding="utf-8")
+    found = verify(run, "made.txt", "lines.txt")
+    assert (found.outcome, found.differing, found.first, found.largest) == ("differs", 1, 2, None)
+    assert "targets were changed after they were made" in found.said[-1]
+    rows = [json.loads(line) for line in Path("plain.jsonl").read_bytes().splitlines()]
+    was = rows[0]["log_prob"]
+    rows[0]["log_prob"] = was + 0.25
+    Path("plain.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    found = verify(run, "plain.jsonl")
+    assert (found.differing, found.first, found.largest) == (1, 0, pytest.approx(0.25))
+    assert "a log-probability or score differs by up to 0.25" in found.said[0]
+    rows[0]["log_prob"] = was
+    Path("plain.jsonl").write_text(
+        "".join(f"{json.dumps(row)}\r\n" for row in rows)
+    )  # with \\u escapes, other line ends
+    assert verify(run, "plain.jsonl").outcome == "same values"
+    Path("made.txt").write_text("\n".join(lines[1:]), encoding="utf-8")
+    assert verify(run, "made.txt", "lines.txt").said[0].endswith("it holds 5 targets, not 6")
+    for spoilt in ("", "x", "[1]\n" * 6, "{" * 100_000):
+        Path("plain.jsonl").write_text(spoilt)
+        assert verify(run, "plain.jsonl", "lines.txt").outcome == "differs"
+
+
+def test_another_run_than_that_of_the_sidecar_translates_nothing(desk, capsys):
+    assert main(["verify", "attention-rnn", "made.txt"]) == 1
+    assert "attention-rnn is not the run that made made.txt" in capsys.readouterr().out
+
+
+def test_a_strange_sidecar_of_targets_is_one_clear_line(desk, capsys):
+    held = json.loads(sidecar("plain.jsonl").read_text())
+    options = held["options"]
+    for change in (
+        {"what": "encode"}, {"what": "explore"}, {"seed": "0"}, {"options": {**options, "beams": 0}}, {"options": {"label": "x"}},
+        {"options": {**options, "n": 1 << 30}}, {"options": {**options, "beams": 1 << 20}},
+        {"options": {**options, "temperature": 1.0}}, {"source": "/etc/passwd"},
+    ):  # fmt: skip
+        sidecar("plain.jsonl").write_text(json.dumps({**held, **change}))
+        assert main(["verify", "seq2seq", "plain.jsonl"]) == 2, change
+        said = capsys.readouterr().err
+        assert "plain.jsonl.latente.json" in said and said.count("\n") == 1, said
+    sampled = {key: value for key, value in held.items() if key != "source"}
+    sidecar("plain.jsonl").write_text(json.dumps({**sampled, "what": "sample"}))
+    assert main(["verify", "seq2seq", "plain.jsonl"]) == 2
+    assert "makes no samples" in capsys.readouterr().err
+
+
+def test_neither_targets_nor_sidecar_where_either_is_in_the_way(desk, capsys):
+    before = sorted(desk.rglob("*"))
+    Path("new.txt.latente.json").touch()
+    assert main(["translate", "seq2seq", "3", "--out", "new.txt"]) == 2
+    assert "new.txt.latente.json exists already" in capsys.readouterr().err
+    Path("new.txt.latente.json").unlink()
+    with pytest.raises(ValueError, match="exists already"):
+        provenance.write_targets(
+            latente.load("seq2seq"), ["3"], latente.load("seq2seq").hypotheses(["3"]), {}, "made.txt"
+        )
+    assert sorted(desk.rglob("*")) == before
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), out=st.sampled_from(["plain.jsonl", "made.jsonl", "made.tsv"]))
+def test_whatever_stands_in_a_sidecar_of_targets_gives_a_verdict_or_one_line(pairs, tmp_path_factory, data, out):
+    folder, run = tmp_path_factory.mktemp("any"), latente.load(pairs / "seq2seq")
+    shutil.copy(pairs / out, folder)
+    spoilt = [json.loads(sidecar(pairs / out).read_text())]
+    target, key = spoilt, 0
+    for step in data.draw(st.sampled_from(sorted(_paths(spoilt[0]), key=str))):
+        target, key = target[key], step
+    target[key] = data.draw(JSON)
+    sidecar(folder / out).write_text(json.dumps(spoilt[0]))
+    try:
+        verify(run, folder / out, data.draw(st.sampled_from([None, pairs / "lines.txt", LINES])))
+    except ValueError as error:
+        assert "\n" not in str(error)

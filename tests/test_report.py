@@ -20,7 +20,7 @@ import latente
 from latente.cli import _Train
 from latente.config import Recipe
 from latente.data.sources import OPTIONS
-from latente.evaluation.findings import Bars, Chart, Evaluation, Gallery, Matrix, Panels
+from latente.evaluation.findings import Bars, Chart, Evaluation, Gallery, Map, Matrix, Panels
 from latente.evaluation.scores import Score
 from latente.flags import flags, parsed
 from latente.reports import answers, charts, compare, comparison, curves, glossary, making, pictures, report, write
@@ -111,6 +111,7 @@ def test_nothing_of_the_data_becomes_markup(run):
             [
                 Gallery(EVIL, EVIL, [(EVIL, [f"<b>bold</b>{EVIL}"])]),
                 Gallery(EVIL, EVIL, [(EVIL, [EVIL]), ("b", [EVIL])], True, [EVIL]),
+                Gallery(EVIL, EVIL, [(EVIL, [EVIL])], True, [EVIL], maps=[Map([EVIL], [EVIL], np.ones((1, 1)))]),
                 Gallery(EVIL, EVIL, [(f'"{EVIL}', np.zeros((2, 1, 8, 8), np.uint8))], True, [f'"{EVIL}']),
             ],
             [
@@ -167,6 +168,20 @@ def test_a_sheet_shows_the_very_pixels(whole):
         tile = sheet[row * 9 : row * 9 + 8, column * 9 : column * 9 + 8]
         assert np.array_equal(tile[..., :3].transpose(2, 0, 1), PICTURES[number]) and (tile[..., 3] == 255).all()
     assert not sheet[8, :, 3].any()
+
+
+def test_a_map_shows_the_very_weights_beside_their_tokens():
+    weights = np.array([[0.8, 0.2, 0.0], [0.4, 0.4, 0.2]])
+    there = Map(["a", " ", "end"], ["A", "end"], weights)
+    rows = [("source", ["a ", "b"]), ("made", ["A", "B" * 300])]
+    short, long = (Gallery("", "", [(label, texts[:n]) for label, texts in rows], True, maps=[there]) for n in (1, 2))
+    (made,) = pictures.shown([short])
+    found = made["rows"][0]["map"]
+    assert (found["across"], found["down"], found["turned"]) == (["a", "␣", "end"], ["A", "end"], False)
+    assert np.array_equal(pixels(found["src"])[..., 3], np.rint(weights / 0.8 * 255))
+    assert (
+        made["short"] and not pictures.shown([long])[0]["short"] and pictures.shown([long])[0]["rows"][1]["map"] is None
+    )
 
 
 def test_pairs_stand_in_rows_that_say_what_they_are(text):

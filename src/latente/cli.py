@@ -218,7 +218,7 @@ class _Translate:
     file: Path | None = None
     """a file whose lines are translated"""
     out: Path | None = None
-    """.txt (a line each), .tsv (source and target) or .jsonl (also the log-probability); default: the terminal"""
+    """.txt (a line each), .tsv (source and target) or .jsonl (also the log-probability), with a sidecar; default: the terminal"""
     n: int = 1
     """this many targets of each text, best first; above 1 the log-probability and a tab go before each"""
     beams: int | None = None
@@ -278,9 +278,9 @@ class _Verify:
     run: Annotated[Path, "positional"]
     """the run directory"""
     path: Annotated[Path, "positional"]
-    """what `latente sample`, `encode`, `reconstruct` or `denoise` wrote"""
+    """what `latente sample`, `translate --out`, `encode`, `reconstruct` or `denoise` wrote"""
     source: str | None = None
-    """encode, reconstruct, denoise: the images it was made of; no file says where they are"""
+    """encode, reconstruct, denoise: the images it was made of; translate: the file of lines, for a .txt; no file says where they are"""
     model_file: str | None = None
     """the .py file of a run whose model is your own"""
 
@@ -292,7 +292,7 @@ class _Evaluate:
     run: Annotated[Path, "positional"]
     """the run directory"""
     seed: int = 0
-    """of the samples that are measured"""
+    """of the samples that are measured, where any are drawn"""
     json: bool = False
     """print RUN/report/metrics.json instead of a table"""
     fail_if: list[str] | None = None
@@ -443,7 +443,8 @@ def _after(made: Any) -> None:
             "table": f"sample {run} --n 1000 --out rows.csv",
             "pair": f'translate {run} "..."',
         }[made.spec.kind]
-        print(f"{made.path} is ready. Samples so far: {made.path / 'samples'}")
+        what = "Targets" if made.spec.kind == "pair" else "Samples"
+        print(f"{made.path} is ready. {what} so far: {made.path / 'samples'}")
         print(f"next: latente {following}")
 
 
@@ -534,12 +535,13 @@ def _translate(words: list[str], started: float) -> int:
     given = parsed(flags(_Translate), words, "latente translate")
     if given.text and given.file is not None:
         raise ValueError("give a text or a --file of lines, not both")
-    from latente import run
-    from latente.data.pair_outputs import check_pair_output, read_lines, write_pairs
+    from latente import provenance, run
+    from latente.data.pair_outputs import check_pair_output, read_lines
     from latente.reports.attention import check_picture
 
     if given.out is not None:
         check_pair_output(given.out, given.n)
+        provenance.check_free(given.out)
     if given.attention is not None:
         check_picture(given.attention)
     opened = run.load(given.run, model_file=given.model_file)
@@ -547,9 +549,10 @@ def _translate(words: list[str], started: float) -> int:
         raise ValueError(f"translate is for pairs; {given.run} holds a model of {opened.spec.kind}s")
     names = ("beams", "length_penalty", "no_repeat", "temperature", "top_k", "top_p", "tokens")
     asked = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
+    asked |= {"n": given.n, "seed": given.seed}
 
     def made(texts: list[str]) -> list[list[Any]]:
-        return opened.hypotheses(texts, given.n, seed=given.seed, **asked)
+        return opened.hypotheses(texts, **asked)
 
     if given.out is None and not given.text and given.file is None and sys.stdin.isatty():
         for line in sys.stdin:  # a person waits for each
@@ -558,13 +561,16 @@ def _translate(words: list[str], started: float) -> int:
     texts = [given.text]
     if not given.text:
         texts = read_lines(given.file) if given.file else sys.stdin.read().removesuffix("\n").split("\n")
+    if not texts:
+        raise ValueError(f"--file {given.file} has no lines")
     found = made(texts)
     if given.out is None:
         _print_targets(found, given.n)
     else:
-        write_pairs(given.out, texts, found)
-        print(f"{len(texts):,} texts translated in {given.out}")
-    if given.attention is not None and texts:
+        name = None if given.file is None else given.file.name
+        provenance.write_targets(opened, texts, found, asked, given.out, name)
+        print(_written(len(texts), "texts translated", given.out))
+    if given.attention is not None:
         from latente import reports
 
         reports.attention(opened, texts[0], found[0][0].text, given.attention)
@@ -647,7 +653,8 @@ def _evaluate(words: list[str], started: float) -> int:
             print(f"{finding.question:<10} {finding.answer:<7} {finding.words}")
         for note in evaluation.notes:
             print(note)
-        print(f"report     {page}")
+        told = reports.verdict(opened, evaluation)
+        print(f"verdict    {told['sentence']}\nnext       {told['next']}\nreport     {page}")
     for condition in failed:
         print(f"latente: {condition} holds", file=sys.stderr)
     return 1 if failed else 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import latente
-from latente.evaluation.findings import Chart, Evaluation, Gallery
+from latente.evaluation.findings import Chart, Evaluation, Gallery, Map
 from latente.evaluation.scores import Score
 from latente.reports import compare, write
 from latente.reports.making import facts
@@ -20,6 +20,10 @@ pytestmark = pytest.mark.skipif(
 QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
 LONG = "a_word_that_goes_on_" * 20
+MAPS = [
+    Map([f"piece{n}" for n in range(32)], ["a", "b"], np.ones((2, 32)) / 32),
+    Map([*"ab", "end"], [*"AB", "end"], np.eye(3)),
+]
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +41,9 @@ def pages(tmp_path_factory):
         Gallery("Samples", "", [("samples", made), ("real", made)]),
         Gallery("Pairs", "", [("sample", made), ("nearest", made)], True, ["a caption"] * 64),
         Gallery("Texts", "", [("samples", [LONG * 5, "def f():\n    return 1"])]),
+        Gallery(
+            "Targets", "", [("source", [LONG[:200], "ab"]), ("made", ["x y", "AB"])], True, [LONG[:90]] * 2, maps=MAPS
+        ),
     ]
     charts = [
         Chart("Spectrum", "", "x", "y", {"samples": (np.arange(9), np.arange(9.0)), LONG: (np.arange(9), np.ones(9))})
@@ -92,6 +99,25 @@ def test_rows_of_pairs_stay_named_when_a_phone_scrolls_them(browser, pages):
     for label in page.locator(".pairs th").all():
         there, picture = label.bounding_box(), label.locator("xpath=../td[1]").bounding_box()
         assert there and picture and there["x"] >= 0 and picture["x"] < 0  # the first picture is gone, its label is not
+    page.close()
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_tokens_stand_beside_what_they_looked_at(browser, pages, width):
+    page = browser.new_page(viewport={"width": width, "height": 740})
+    page.goto(pages["report"].as_uri())
+    for map in page.locator(".map").all():
+        square = map.locator("img").bounding_box()
+        across, down = (map.locator(f".{side} span") for side in ("across", "down"))
+        cell = square["width"] / across.count()
+        assert cell >= 12 and square["height"] / down.count() == pytest.approx(cell, abs=0.1)
+        for number, label in enumerate(across.all()):
+            box = label.bounding_box()
+            assert abs(box["x"] + box["width"] / 2 - (square["x"] + (number + 0.5) * cell)) < 1.5
+            assert box["y"] + box["height"] <= square["y"] + 0.5
+        for number, label in enumerate(down.all()):
+            box = label.bounding_box()
+            assert abs(box["y"] + box["height"] / 2 - (square["y"] + (number + 0.5) * cell)) < 1.5
     page.close()
 
 

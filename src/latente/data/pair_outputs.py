@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from latente.data.charsets import charset_of, utf8_of
 from latente.data.errors import DataError
@@ -35,25 +37,29 @@ def check_pair_output(path: Path, n: int) -> None:
         raise DataError(f"--out {path}: a .txt has one line for each source; take .tsv or .jsonl for --n {n}")
 
 
-def write_pairs(path: Path, sources: Sequence[str], made: Sequence[Sequence[Any]]) -> Path:
-    """Writes what was `made` of each source, several of `text`, `log_prob`, `score`; the file appears whole or not at all.
+def columns(path: Path, sources: Sequence[str], made: Sequence[Sequence[Any]]) -> dict[str, Any]:
+    """What a file like `path` holds of what was `made` of each source, several of `text`, `log_prob`, `score`: an entry a target.
 
-    .txt: a target a line; .tsv: source, target; .jsonl: also the log-probability in nats, and the score. Where a target breaks
-    lines, or holds tabs, .txt and .tsv have spaces.
+    .txt: "target"; .tsv: "source", "target"; .jsonl: also "log_prob", in nats, and "score". Where a text breaks lines, or holds
+    tabs, .txt and .tsv have spaces.
     """
-    check_pair_output(path, 1)
     rows = [(source, one) for source, several in zip(sources, made) for one in several]
+    whole = str if path.suffix == ".jsonl" else _flat
+    held: dict[str, Any] = {} if path.suffix == ".txt" else {"source": [whole(source) for source, _ in rows]}
+    held["target"] = [whole(one.text) for _, one in rows]
     if path.suffix == ".jsonl":
-        told = [
-            json.dumps(
-                {"source": source, "target": one.text, "log_prob": one.log_prob, "score": one.score}, ensure_ascii=False
-            )
-            for source, one in rows
-        ]
+        held |= {name: np.array([getattr(one, name) for _, one in rows], np.float64) for name in ("log_prob", "score")}
+    return held
+
+
+def write_pairs(path: Path, held: Mapping[str, Any]) -> Path:
+    """Writes `columns`: .txt and .tsv a target a line, .jsonl an object a line; the file appears whole or not at all."""
+    check_pair_output(path, 1)
+    values = [list(column) for column in held.values()]
+    if path.suffix == ".jsonl":
+        told = [json.dumps(dict(zip(held, row)), ensure_ascii=False) for row in zip(*values)]
     else:
-        told = [
-            "\t".join(map(_flat, (source, one.text) if path.suffix == ".tsv" else (one.text,))) for source, one in rows
-        ]
+        told = ["\t".join(row) for row in zip(*values)]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with draft(path) as hidden:

@@ -2,6 +2,7 @@
 
 Score ...  ->  Finding: one answer a question, by its worst score
 Gallery    items side by side (samples beside reals; a sample and what it is nearest to)
+Map        what each token of a target looked at in its source
 Chart      lines (a spectrum, a distribution)
 Bars       figures of several things, a bar each
 Panels     charts and bars of one kind, small, side by side
@@ -36,6 +37,16 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Map:
+    """What each of T tokens of a target looked at among S tokens of its source."""
+
+    source: Sequence[str]
+    target: Sequence[str]
+    weights: np.ndarray
+    """(T,S), at least 0; rows sum to 1"""
+
+
+@dataclass(frozen=True)
 class Gallery:
     """Rows of items, column by column side by side where `paired`: uint8 (n,C,H,W), texts, or the cells of `columns`."""
 
@@ -47,6 +58,8 @@ class Gallery:
     """under each column of paired rows"""
     columns: Sequence[str] = ()
     """what the cells of items are called, where items are rows of a table"""
+    maps: Sequence[Map | None] = ()
+    """below the first columns of paired texts"""
 
 
 @dataclass(frozen=True)
@@ -112,6 +125,8 @@ class Evaluation:
     """what a reader must know to trust the figures, a line each"""
     made: Mapping[str, Any] = field(default_factory=dict)
     """how it was measured: sizes, seed, hashes; plain values"""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """what galleries and charts show, where programs may want it; plain values"""
 
     def __iter__(self) -> Iterator[Score]:
         return iter(self.scores)
@@ -145,4 +160,5 @@ class Evaluation:
             "scores": [score.to_json() for score in self.scores],
             "notes": list(self.notes),
             "made": dict(self.made),
+            "details": dict(self.details),
         }

@@ -3,6 +3,8 @@
     log-probabilities of held-out targets -> nats per token, beside a model that knows only how frequent tokens are
     what is written for held-out sources  -> errors by token and by sequence, BLEU, chrF; beside taking the target of the training
                                              source that is most alike
+    how sure the model is of what it wrote -> errors by confidence, and the errors it was surest of: they show what is wrong in the
+                                             data, or what the model has not learned
 A source may have several targets: what is written is held against the nearest one.
 """
 
@@ -10,22 +12,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
 from latente.evaluation.distances import Z, share_interval
-from latente.evaluation.findings import Bars, Evaluation, Gallery, Say, silent
+from latente.evaluation.findings import Bars, Evaluation, Gallery, Map, Say, silent
 from latente.evaluation.scores import Answer, Score
 
 MOST = 20_000  # held-out sources that are written for
 ALIKE = 1_000  # of these, how many are looked up among training sources
 LEARNT = 100_000  # training sources that are looked through
-PARTS, SHOWN = 5, 24  # parts of the sources by length; pairs on the page
+PARTS = 5  # of the sources, by length and by confidence
+WRONG, OTHERS = 12, 6  # pairs on the page: errors, and of those that are right, and of those it was least sure of
+MAPS, SIDE = 6, 32  # errors with a map of what they looked at; tokens of a side of it, at most
+FEW, HALF = 0.1, 0.5  # share of wrong targets up to which they are right on the whole, and that are not good enough
+WORDS = 4  # of sources and of targets, on average, from which on another wording may be as good
 COPIED = "the target of the most alike training source"
 FREQUENT = "how frequent each token is"
 Pieces = Callable[[Sequence[str]], Sequence[Sequence[Any]]]
 """Texts -> what errors are counted in: words, or characters"""
+Looked = Callable[[str, str], Map]
+"""A source and its target -> what the target looked at"""
+
+
+class Written(NamedTuple):
+    """What a model wrote for sources."""
+
+    texts: list[str]
+    confidence: np.ndarray
+    """the probability the model gives a token of each, the geometric mean (n,)"""
 
 
 @dataclass(frozen=True)
@@ -60,26 +76,41 @@ def held(
     return Held(sources, [found[source] for source in sources], pairs, nats, lengths, frequent)
 
 
-def evaluated(real: Held, made: list[str], pieces: Pieces, say: Say = silent) -> Evaluation:
-    """Scores of what was `made` for the sources of `real`, errors by length, and pairs to look at."""
+def evaluated(
+    real: Held, written: Written, pieces: Pieces, looked: Looked | None = None, say: Say = silent
+) -> Evaluation:
+    """Scores of what was `written` for the sources of `real`, errors by length and by confidence, and pairs to look at."""
     say("what simpler methods make of the same sources")
-    looked = slice(0, ALIKE)
-    copied = _most_alike(real.sources[looked], real.train)
+    made, part = written.texts, slice(0, ALIKE)
+    copied = _most_alike(real.sources[part], real.train)
     errors, sizes, at = _errors(made, real.references, pieces)
-    theirs, their_sizes, _ = _errors(copied, real.references[looked], pieces)
-    words = isinstance(pieces(["a"])[0], list)
+    theirs, their_sizes, _ = _errors(copied, real.references[part], pieces)
+    words, free = isinstance(pieces(["a"])[0], list), _free(real)
     scores = [
         _likelihood(real),
         _token_errors(errors, sizes, theirs.sum() / their_sizes.sum(), "word" if words else "character"),
-        _sequence_errors(errors, float((theirs > 0).mean())),
+        _sequence_errors(errors, float((theirs > 0).mean()), free),
         *_overlaps(made, copied, real.references, words),
     ]
-    charts = [_by_length(errors, sizes)]
+    charts = [_by_length(errors, sizes), _by_confidence(errors, sizes, written.confidence)]
     nearest = [references[place] for references, place in zip(real.references, at)]
-    galleries = [_gallery(real.sources, nearest, made, errors)]
+    say("looking at what it was surest of")
+    figures = (values.tolist() for values in (written.confidence, errors, sizes))
+    pairs = [Pair(*pair) for pair in zip(real.sources, nearest, made, *figures)]
+    groups = _groups(errors, written.confidence)
+    galleries = [
+        _gallery(group, [pairs[place] for place in places], looked) for group, places in groups.items() if len(places)
+    ]
     several = sum(len(references) > 1 for references in real.references)
     notes = [f"{several:,} sources have several targets; the nearest one counts"] * bool(several)
-    return Evaluation(scores, galleries, charts, notes, {"sources": len(real.sources), "looked up": len(copied)})
+    how = {"sources": len(real.sources), "looked up": len(copied), "free wording": free}
+    details = {
+        **{chart.title.lower().replace(" ", "_"): _listed(chart) for chart in charts},
+        "pairs": [
+            {"shown_as": group, **pairs[place]._asdict()} for group, places in groups.items() for place in places
+        ],
+    }
+    return Evaluation(scores, galleries, charts, notes, how, details)
 
 
 def edits(a: Sequence[Any], b: Sequence[Any]) -> int:
@@ -152,20 +183,29 @@ def _token_errors(errors: np.ndarray, sizes: np.ndarray, theirs: float, unit: st
     return _answered(
         Score(
             "token_error_rate", value, ci, "lower", f"edits per {unit}", {COPIED: float(theirs)}, said,
-            question="predicts",
+            question="right",
         )
     )  # fmt: skip
 
 
-def _sequence_errors(errors: np.ndarray, theirs: float) -> Score:
+def _sequence_errors(errors: np.ndarray, theirs: float, free: bool) -> Score:
+    """Being ahead of a simpler method is not enough: most targets must be right too, unless their wording is free."""
     value = float((errors > 0).mean())
-    said = f"{value:.1%} of the targets are not exactly right"
-    return _answered(
+    said = f"{value:.1%} of the targets are not exactly right, {theirs:.1%} with {COPIED}"
+    score = _answered(
         Score(
             "sequence_error_rate", value, share_interval(value, len(errors)), "lower", "share of sources", {COPIED: theirs}, said,
-            question="predicts",
+            question="right",
         )
     )  # fmt: skip
+    plainly: Answer = "good" if free or value <= FEW else "unsure" if value <= HALF else "bad"
+    return replace(score, answer=max(score.answer or "good", plainly, key=get_args(Answer).index))
+
+
+def _free(real: Held) -> bool:
+    """Whether both sides are sentences, which can be put in other words and be as right."""
+    sides = (real.sources, [several[0] for several in real.references])
+    return all(np.mean([len(text.split()) for text in side]) >= WORDS for side in sides)
 
 
 def _overlaps(
@@ -190,37 +230,107 @@ def _overlaps(
         return value, {COPIED: theirs}
 
     value, beside = counted(CHRF())
-    scores = [Score("chrf", value, None, "higher", "of 100", beside, question="predicts")]
+    scores = [Score("chrf", value, None, "higher", "of 100", beside, question="right")]
     if np.mean([len(several[0].split()) for several in references]) >= 4:
         value, beside = counted(BLEU(tokenize="none" if words else "13a"))
-        scores.insert(0, Score("bleu", value, None, "higher", "of 100", beside, question="predicts"))
+        scores.insert(0, Score("bleu", value, None, "higher", "of 100", beside, question="right"))
     return scores
 
 
 def _by_length(errors: np.ndarray, sizes: np.ndarray) -> Bars:
     """Errors for parts of the sources, from the shortest targets to the longest."""
-    bounds = np.unique(np.quantile(sizes, np.linspace(0, 1, PARTS + 1)[1:-1], method="nearest"))
-    part = np.searchsorted(bounds, sizes)
+    return _by(
+        sizes, "{}", errors, sizes, "Errors by length",
+        "How long the target is that should be written, and how much is wrong.",
+    )  # fmt: skip
+
+
+def _by_confidence(errors: np.ndarray, sizes: np.ndarray, confidence: np.ndarray) -> Bars:
+    """Errors for parts of the sources, from the target the model was least sure of to the one it was surest of."""
+    return _by(
+        confidence, "{:.1%}", errors, sizes, "Errors by confidence",
+        "How sure the model is of what it wrote, in five equal parts of the sources. Where few of the surest are wrong, its confidence "
+        "says which ones to check.",
+    )  # fmt: skip
+
+
+def _by(values: np.ndarray, label: str, errors: np.ndarray, sizes: np.ndarray, title: str, note: str) -> Bars:
+    bounds = np.unique(np.quantile(values, np.linspace(0, 1, PARTS + 1)[1:-1], method="lower"))
+    part = np.searchsorted(bounds, values)
     parts = [part == number for number in np.unique(part)]
-    labels = [f"{sizes[inside].min()} to {sizes[inside].max()}" for inside in parts]
+    ends = [dict.fromkeys(label.format(end(values[inside])) for end in (np.min, np.max)) for inside in parts]
+    labels = [" to ".join(both) for both in ends]
     bars = {
         "token error rate": np.array([errors[inside].sum() / max(1, sizes[inside].sum()) for inside in parts]),
         "sequence error rate": np.array([(errors[inside] > 0).mean() for inside in parts]),
     }
-    return Bars(
-        "Errors by length",
-        "How long the target is that should be written, and how much is wrong.",
-        "share",
-        labels,
-        bars,
-    )
+    return Bars(title, note, "share", labels, bars)
 
 
-def _gallery(sources: list[str], nearest: list[str], made: list[str], errors: np.ndarray) -> Gallery:
-    """The first pairs that are wrong, and the first that are right."""
-    shown = [at for kind in (errors > 0, errors == 0) for at in np.flatnonzero(kind)[: SHOWN // 2].tolist()]
+def _listed(chart: Bars) -> list[dict[str, Any]]:
+    """A chart for programs, part by part."""
+    values = {name.replace(" ", "_"): value.tolist() for name, value in chart.bars.items()}
+    return [{"part": label, **dict(zip(values, row))} for label, row in zip(chart.labels, zip(*values.values()))]
+
+
+# ---- pairs to look at ----------------------------------------------------------------------------------------------
+
+
+class Pair(NamedTuple):
+    """A held-out source and what became of it."""
+
+    source: str
+    should_be: str
+    """the nearest of its targets"""
+    made: str
+    confidence: float
+    """the probability the model gave a token of it"""
+    errors: int
+    """edits to what it should be"""
+    size: int
+    """the length of what it should be, in what errors are counted in"""
+
+
+SHOWN = {
+    "surest errors": (
+        "Wrong, and sure of it",
+        "The errors the model was surest of, surest first: they show what is wrong in the data, and what it has not learned. "
+        "Confidence is the probability it gave a token of what it wrote, the geometric mean.",
+    ),
+    "right": ("Right", "The first that came out right, in no order."),
+    "least sure": ("Least sure", "What the model itself doubts most."),
+}
+"""titles and notes, by the kind of pairs"""
+MAPPED = (
+    " The squares show what each token it wrote, from above to below, looked at in the source, from left to right: the fuller the "
+    "colour the more, the mean over blocks and heads."
+)
+
+
+def _groups(errors: np.ndarray, confidence: np.ndarray) -> dict[str, list[int]]:
+    """Which pairs are shown, by their kind; none twice."""
+    order = np.argsort(-confidence, kind="stable")
+    wrong = order[errors[order] > 0][:WRONG].tolist()
+    right = np.flatnonzero(errors == 0)[:OTHERS].tolist()
+    doubted = [place for place in order[::-1].tolist() if place not in {*wrong, *right}][:OTHERS]
+    return dict(zip(SHOWN, (wrong, right, doubted)))
+
+
+def _gallery(kind: str, pairs: Sequence[Pair], looked: Looked | None) -> Gallery:
+    """Pairs below each other; errors with maps where their model has any."""
+    title, note = SHOWN[kind]
+    maps: list[Map | None] = []
+    if looked is not None and kind == "surest errors":
+        for pair in pairs:
+            found = looked(pair.source, pair.made) if sum(map(bool, maps)) < MAPS else None
+            maps.append(found if found is not None and max(found.weights.shape) <= SIDE else None)
     rows = [
-        (name, [texts[at] for at in shown])
-        for name, texts in (("source", sources), ("should be", nearest), ("made", made))
+        (name.replace("_", " "), [str(getattr(pair, name)) for pair in pairs])
+        for name in ("source", "should_be", "made")
     ]
-    return Gallery("Held-out sources", "Those that went wrong first.", rows, paired=True)
+    captions = [f"confidence {pair.confidence:.1%}, {_said(pair)}" for pair in pairs]
+    return Gallery(title, note + MAPPED * any(maps), rows, True, captions, maps=maps)
+
+
+def _said(pair: Pair) -> str:
+    return f"{pair.errors:,} edit{'s' * (pair.errors > 1)} from right" if pair.errors else "right"

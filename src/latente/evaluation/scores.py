@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Outcome = Literal["ahead", "level", "behind"]
-Question = Literal["predicts", "faithful", "varied", "copied", "useful"]
+Question = Literal["right", "predicts", "faithful", "varied", "copied", "useful"]
 Answer = Literal["good", "unsure", "bad"]
 CONDITION = re.compile(r"\s*([A-Za-z_]\w*)\s*(>=|<=|>|<)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
 
@@ -36,7 +36,7 @@ class Score:
     verdict: str = ""
     """what it means in words, and what to do about it"""
     question: Question = "faithful"
-    """what it helps to answer: does the model predict held-out data; are samples faithful, varied, copied, useful"""
+    """what it helps to answer: are targets right; does the model predict held-out data; are samples faithful, varied, copied, useful"""
     answer: Answer | None = None
     """what it says to that; None where it only informs"""
 

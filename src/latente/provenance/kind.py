@@ -28,6 +28,8 @@ class Kind(ABC):
     """one of them in words; with an s, several"""
     options: ClassVar[dict[str, type]] = {}
     """what can be asked of sampling beside n and seed: str, list (of str), int (from 1) or float"""
+    least: ClassVar[Mapping[str, int]] = {}
+    """the least of those int options that need not be 1"""
     some: ClassVar[frozenset[str]] = frozenset()
     """those of the options that only some models take"""
 

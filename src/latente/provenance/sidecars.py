@@ -17,14 +17,15 @@ from latente.data.errors import DataError, first_line
 from latente.provenance.images import Images
 from latente.provenance.kind import Kind, files
 from latente.provenance.rows import Rows
+from latente.provenance.targets import Targets
 from latente.provenance.texts import Texts
 from latente.provenance.vectors import Vectors
-from latente.run import CHUNK, Run
+from latente.run import CHUNK, PairRun, Run, TextRun
 
 SUFFIX = ".latente.json"
 KINDS: dict[str, Kind] = {"image": Images(), "text": Texts(), "table": Rows()}
 """what is sampled, by kind of data"""
-APPLIED: dict[str, Kind] = {"encode": Vectors(), "reconstruct": Images(), "denoise": Images()}
+APPLIED: dict[str, Kind] = {"encode": Vectors(), "reconstruct": Images(), "denoise": Images(), "translate": Targets()}
 """what is made of a source, by what was done"""
 OPTIONS: dict[str, dict[str, type]] = {name: kind.options for name, kind in KINDS.items()}
 """What can be asked of sampling beside n and seed, by kind of data."""
@@ -45,6 +46,7 @@ _SIDECARS = {
     "sample": {**_EVERY, "seed": int},
     **{what: {**_EVERY, "source": {"name": str | None, "fingerprint": str}} for what in APPLIED},
 }
+_SIDECARS["translate"] |= {"seed": int}
 
 
 def sidecar(path: str | Path) -> Path:
@@ -53,7 +55,9 @@ def sidecar(path: str | Path) -> Path:
 
 
 def kind_of(run: Run, what: str) -> Kind:
-    """The kind of things `run` makes when it does `what`."""
+    """The kind of things `run` makes when it does `what`. Raises DataError for samples of a model that makes none."""
+    if what == "sample" and run.spec.kind not in KINDS:
+        raise DataError(f"{run.path} makes no samples")
     return APPLIED[what] if what in APPLIED else KINDS[run.spec.kind]
 
 
@@ -74,8 +78,8 @@ def identity(run: Run) -> dict[str, Any]:
     made = {name: known[name] for name in ("model", "model_sha256", "config", "spec", "size", "seed")}
     made["data"] = {name: known["data"][name] for name in ("name", "fingerprint")}
     made["weights_sha256"] = weights_sha256(run.model.state_dict())
-    tokenizer = getattr(run, "tokenizer", None)
-    made["tokenizer"] = None if tokenizer is None else tokenizer.digest()
+    tokenizers = run.tokenizers if isinstance(run, PairRun) else [run.tokenizer] if isinstance(run, TextRun) else []
+    made["tokenizer"] = " ".join(tokenizer.digest() for tokenizer in tokenizers) or None
     return json.loads(json.dumps(made))
 
 
@@ -130,7 +134,7 @@ def read(path: str | Path) -> dict[str, Any]:
         raise DataError(f"no samples, and nothing else that was made, at {path}")
     if not file.is_file():
         raise DataError(
-            f"{path} has no {file.name} beside it; only what latente sample, encode, reconstruct or denoise wrote can be verified"
+            f"{path} has no {file.name} beside it; only what sample, translate, encode, reconstruct or denoise wrote can be verified"
         )
     try:
         with file.open("rb") as handle:

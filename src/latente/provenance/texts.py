@@ -46,13 +46,13 @@ class Texts(Kind):
         elif path.suffix == ".jsonl":
             check_count(len(path.read_bytes().splitlines()), n, self.name)
         elif path.suffix == ".txt":  # an empty line may also stand within a text
-            check_count(min(n, _plain(_decoded(path)).count("\n\n") + 1), n, self.name)
+            check_count(min(n, plain(decoded(path)).count("\n\n") + 1), n, self.name)
         else:
             raise Unlike("texts are not written to such files")
 
     def read(self, path: Path, made: Made, spec: Any) -> Iterator[str | None]:
         if path.suffix == ".txt":
-            return passages(_decoded(path), made["text"])
+            return passages(decoded(path), made["text"])
         return _rows(path) if path.suffix == ".parquet" else map(_text, map(json.loads, path.read_bytes().splitlines()))
 
     def distance(self, expected: str, found: str) -> float:
@@ -68,7 +68,7 @@ class Texts(Kind):
 def passages(body: str, texts: Sequence[str]) -> Iterator[str]:
     """The texts of a .txt. An empty line stands between two, but also within some, so the expected ones show where they end."""
     whole = "\n\n".join(texts)
-    if _plain(body) == _plain(f"{whole}\n"):
+    if plain(body) == plain(f"{whole}\n"):
         yield from texts
         return
     at = 0
@@ -96,10 +96,11 @@ def _text(row: Any) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def _decoded(path: Path) -> str:
+def decoded(path: Path) -> str:
+    """What a file of text holds."""
     return path.read_bytes().decode("utf-8", "surrogateescape")  # a byte that is not UTF-8 then equals nothing
 
 
-def _plain(body: str) -> str:
+def plain(body: str) -> str:
     """What a .txt says whatever editor saved it: without byte-order mark, \\n between lines, no newline at the end."""
     return body.removeprefix("\ufeff").replace("\r\n", "\n").removesuffix("\n")

@@ -12,10 +12,11 @@ from typing import Any, Literal
 import torch
 
 from latente.data.errors import DataError, first_line
+from latente.provenance import targets
 from latente.provenance.kind import Kind, Made, Unlike, files
 from latente.provenance.sidecars import content_sha256, identity, kind_of, made_with, read, shown, sidecar
 from latente.provenance.writing import applied, check_options
-from latente.run import ImageRun, Run
+from latente.run import ImageRun, PairRun, Run
 from latente.training import devices
 
 
@@ -39,7 +40,8 @@ class Verdict:
 
 
 def verify(run: Run, path: str | Path, source: Any = None) -> Verdict:
-    """Makes what is at `path` again, as its sidecar says, and compares; `source` is what `encode`, `reconstruct` or `denoise` was given.
+    """Makes what is at `path` again, as its sidecar says, and compares; `source` is what `encode`, `reconstruct` or `denoise` was given,
+    or `translate`: a file of lines, or texts; not needed for a .tsv or .jsonl, which hold them.
 
     Raises DataError when there is nothing or no sidecar, when it is damaged or asks for what this run cannot do, or when the
     source is not given or is not what it was.
@@ -52,8 +54,9 @@ def verify(run: Run, path: str | Path, source: Any = None) -> Verdict:
         told += _differences(then, now) if then["model"] == now["model"] else [f"it is a {now['model']}"]
         return Verdict("differs", tuple(told), n)
     kind = kind_of(run, held["what"])
-    make = _sampling(run, kind, held, path, source) if held["what"] == "sample" else _applying(run, held, path, source)
+    ways = {"sample": _sampling, "translate": _translating}
     try:
+        make = ways.get(held["what"], _applying)(run, kind, held, path, source)
         with _mangled():
             kind.check_count(path, n)
         content, made = content_sha256(path), _made_again(make, held, sidecar(path))
@@ -79,7 +82,45 @@ def _sampling(run: Run, kind: Kind, held: dict[str, Any], path: Path, source: An
     return lambda: kind.whole(run.made(n, seed=held["seed"], **options), options)
 
 
-def _applying(run: Run, held: dict[str, Any], path: Path, source: Any) -> Callable[[], Made]:
+def _translating(run: Run, kind: Kind, held: dict[str, Any], path: Path, source: Any) -> Callable[[], Made]:
+    """How to translate the sources again. Raises DataError when they are neither given nor in the file, or are not those of then."""
+    then, options = held["source"], held["options"]
+    if not isinstance(run, PairRun):
+        raise DataError(f"{sidecar(path)} is damaged: {run.family.name} cannot translate")
+    try:
+        check_options(run, options, kind)
+    except ValueError as error:
+        raise DataError(f"{sidecar(path)} is damaged: {error}") from None
+    if not kind.fits(held["n"], options, run.spec):
+        raise DataError(
+            f"{sidecar(path)} asks for more than can be made again at once: {options['n']:,} {kind.name}s each"
+        )
+    called = "texts of no file" if then["name"] is None else shown(then["name"])
+    if source is not None:
+        sources = targets.given(source)
+    else:
+        with _mangled():
+            sources = targets.sources_of(path, options.get("n", 1))
+    if sources is None:
+        raise DataError(f"{path} was made of {called} and holds no sources: give them again with --source FILE")
+    if targets.fingerprint(sources) != then["fingerprint"]:
+        if source is None:
+            raise DataError(
+                f"the sources in {path} are not those it was made of ({called}): give these with --source FILE"
+            )
+        what = source if isinstance(source, str | Path) else "the source"
+        raise DataError(f"{what} is not what {path} was made of ({called}), or has changed since")
+
+    def make() -> Made:
+        made = targets.translated(run, sources, options, held["seed"], path)
+        if len(kind.items(made)) != held["n"]:
+            raise Unlike(f"it should hold {len(kind.items(made)):,} {kind.name}s, not {held['n']:,}")
+        return made
+
+    return make
+
+
+def _applying(run: Run, kind: Kind, held: dict[str, Any], path: Path, source: Any) -> Callable[[], Made]:
     """How to put the source through the run again. Raises DataError when it is not given, or is not the one of then."""
     what, then = held["what"], held["source"]
     if not isinstance(run, ImageRun) or not hasattr(run.model, what):
@@ -171,7 +212,8 @@ def _mangled() -> Iterator[None]:
 def _reason(kinds: str, held: dict[str, Any], untouched: bool, repeated: bool) -> str:
     """The likely reason in words: what was touched, or what the run is used with now."""
     others = _differences(held["made_with"], made_with())
-    source = "the source has other names, labels or another order now, " if "source" in held else ""
+    images = "source" in held and held["what"] != "translate"
+    source = "the source has other names, labels or another order now, " if images else ""
     if repeated and untouched and source:
         return "likely because the files of the source have other names now: the values are what the sidecar says"
     if repeated:

@@ -6,7 +6,7 @@ import inspect
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ from latente import checkpoint
 from latente.data import hub
 from latente.data.dataset import Dataset
 from latente.data.errors import DataError
+from latente.data.pair_outputs import columns
 from latente.data.sources import lasting
+from latente.provenance import targets
 from latente.provenance.kind import Kind
 from latente.provenance.sidecars import APPLIED, KINDS, record, sidecar
-from latente.run import ImageRun, Run
+from latente.run import ImageRun, PairRun, Run
 
 
 def check_free(path: str | Path) -> None:
@@ -33,9 +35,12 @@ def check_output(what: str, path: str | Path) -> None:
     check_free(path)
 
 
-def check_options(run: Run, options: Mapping[str, Any]) -> None:
-    """Raises ValueError, as for a flag, for an option that is not of this run's kind of data or model, or is of another type."""
-    kind = KINDS[run.spec.kind]
+def check_options(run: Run, options: Mapping[str, Any], kind: Kind | None = None) -> None:
+    """Raises ValueError, as for a flag, for an option that is not of this run's kind of data or model, or is of another type.
+
+    `kind` is what is made, where that is not samples.
+    """
+    kind = kind or KINDS[run.spec.kind]
     known, parameters = kind.options, inspect.signature(run.model.sample).parameters
     for name, value in options.items():
         flag = f"--{name.replace('_', '-')}"
@@ -43,8 +48,9 @@ def check_options(run: Run, options: Mapping[str, Any]) -> None:
             raise ValueError(f"{run.family.name} has no {flag}")
         if known[name] is float and not (_number(value) and math.isfinite(value)):
             raise ValueError(f"{flag} {value!r:.40}: a finite number")
-        if known[name] is int and (type(value) is not int or not 1 <= value < 1 << 31):
-            raise ValueError(f"{flag} {value!r:.40}: a whole number from 1")
+        least = kind.least.get(name, 1)
+        if known[name] is int and (type(value) is not int or not least <= value < 1 << 31):
+            raise ValueError(f"{flag} {value!r:.40}: a whole number from {least}")
         texts = value if known[name] is list and isinstance(value, list | tuple) else [value]
         if known[name] in (str, list) and not all(isinstance(text, str) for text in texts):
             raise ValueError(f"{flag}: text")
@@ -77,6 +83,25 @@ def apply(run: ImageRun, what: str, source: Any, path: str | Path) -> int:
     }  # fmt: skip
     _written(run, APPLIED[what], applied(run, what, data), how, Path(path))
     return len(data.items)
+
+
+def write_targets(
+    run: PairRun, sources: Sequence[str], found: Sequence[Sequence[Any]], options: Mapping[str, Any], path: str | Path,
+    name: str | None = None,
+) -> Path:  # fmt: skip
+    """Writes what `run.hypotheses(sources, **options)` `found`, and its sidecar: both or neither.
+
+    `name` is what the file of the sources is called. Raises ValueError (DataError) when either place is taken, the kind of file is
+    unknown, or an option is none of translating.
+    """
+    path, kind = Path(path), APPLIED["translate"]
+    asked = {option: value for option, value in options.items() if option != "seed"}
+    check_options(run, asked, kind)
+    how = {
+        "what": "translate", "seed": options.get("seed", 0), "options": asked,
+        "source": {"name": name, "fingerprint": targets.fingerprint(sources)},
+    }  # fmt: skip
+    return _written(run, kind, columns(path, sources, found), how, path)
 
 
 def applied(run: ImageRun, what: str, data: Dataset) -> dict[str, Any]:

@@ -7,10 +7,12 @@ findings --verdict--> the worst answer as a sentence, next step, command
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from latente.evaluation.findings import Evaluation
 from latente.evaluation.scores import Answer, Question
+from latente.reports.curves import records
 from latente.reports.glossary import title
 from latente.reports.words import listed
 
@@ -28,6 +30,7 @@ class Asked(NamedTuple):
 
 
 ASKED: dict[Question, Asked] = {
+    "right": Asked("Is it right?", *["{wrong:.3g}% of new targets are not {exactly}"] * 3),
     "faithful": Asked("Faithful?", "the samples pass for real", "the samples may not pass for real", "the samples do not pass for real"),
     "varied": Asked("Varied?", "the samples cover the real data", "the samples may leave kinds of data out",
                     "the samples leave much of the real data out"),
@@ -40,7 +43,9 @@ ASKED: dict[Question, Asked] = {
 }  # fmt: skip
 """in the order of the page"""
 
-PRESSING: tuple[Question, ...] = ("copied", "faithful", "varied", "predicts", "useful")
+TARGETS: tuple[Question, ...] = ("right", "predicts")
+"""what is asked of a model of pairs, which makes targets of sources and no samples; of the others all else is"""
+PRESSING: tuple[Question, ...] = ("right", "copied", "faithful", "varied", "predicts", "useful")
 LONGER = "Train longer, or a larger model; then evaluate again."
 NEXT: dict[tuple[Question, Answer], str] = {
     ("copied", "bad"): "Do not hand out these samples. More data, a smaller model or a shorter training copies less.",
@@ -53,17 +58,20 @@ NEXT: dict[tuple[Question, Answer], str] = {
     ("useful", "unsure"): "Use samples beside real data, not instead of it; or train longer.",
 }
 """what to do; what is not here is `LONGER`"""
-OPENING = {"bad": "Not good enough yet", "unsure": "Not sure yet"}
+OPENING = {"bad": "Not good enough yet", "unsure": "Not sure yet", "good": "Good on all that was measured"}
+LOOK = "Look at the errors it was surest of, below: they show what is wrong in the data, and what it has not learned."
 
 
 def verdict(run: Run, evaluation: Evaluation) -> dict[str, Any]:
     """The answer in one sentence, what to do next, and the command for it."""
-    found = {finding.question: finding.answer for finding in evaluation.findings}
+    found: dict[Question, Answer] = {finding.question: finding.answer for finding in evaluation.findings}
     if not found:
         return _said("Too little was measured for a verdict.", "Evaluate on more real data.")
-    worst = next(answer for answer in reversed(get_args(Answer)) if answer in found.values())
+    worst: Answer = next(answer for answer in reversed(get_args(Answer)) if answer in found.values())
+    if run.spec.kind == "pair":
+        return _of_targets(run, evaluation, found, worst)
     if worst == "good":
-        return _said("Good on all that was measured.", "Make as many samples as you need.", _command(run, longer=False))
+        return _said(f"{OPENING[worst]}.", "Make as many samples as you need.", _command(run, longer=False))
     pressing: Question = next(question for question in PRESSING if found.get(question) == worst)
     parts = [getattr(phrases, worst) for question, phrases in ASKED.items() if found.get(question) == worst]
     subject = "the samples " if parts[0].startswith("the samples ") else ""
@@ -73,12 +81,43 @@ def verdict(run: Run, evaluation: Evaluation) -> dict[str, Any]:
     return _said(f"{opening}: {told}.", NEXT.get((pressing, worst), LONGER), line)
 
 
+def _of_targets(run: Run, evaluation: Evaluation, found: Mapping[Question, Answer], worst: Answer) -> dict[str, Any]:
+    """The verdict on a model of pairs: how many of its targets are wrong, whatever else is said."""
+    asked: list[Question] = [
+        question for question in TARGETS if question == "right" or found.get(question) == worst != "good"
+    ]
+    told = listed([_phrase(question, worst, evaluation) for question in asked])
+    if worst == "good":
+        opening = "Better than simpler methods" if evaluation.made["free wording"] else OPENING[worst]
+        return _said(f"{opening}: {told}.", f"Translate with it. {LOOK}", _command(run, longer=False))
+    opening = "Look before you rely on it" if worst == "unsure" else OPENING[worst]
+    if any(line.get("event") == "ending" for line in records(run)):
+        return _said(
+            f"{opening}: {told}.", f"{LOOK} Training longer brought no more: take more data, or a larger model."
+        )
+    return _said(f"{opening}: {told}.", f"{LOOK} Then train longer, or on more data.", _command(run, longer=True))
+
+
+def _phrase(question: Question, answer: Answer, evaluation: Evaluation) -> str:
+    """The answer as half a sentence; of targets with how many are wrong."""
+    phrase = getattr(ASKED[question], answer)
+    if question != "right":
+        return phrase
+    exactly = "worded exactly as in the data" if evaluation.made["free wording"] else "exactly right"
+    return phrase.format(wrong=100 * evaluation["sequence_error_rate"].value, exactly=exactly)
+
+
+def asked_of(kind: str) -> list[Question]:
+    """What is asked of a model of this kind of data."""
+    return list(TARGETS) if kind == "pair" else [question for question in ASKED if question != "right"]
+
+
 def _said(sentence: str, step: str, line: str | None = None) -> dict[str, Any]:
     return {"sentence": sentence, "next": step, "command": line}
 
 
 def _command(run: Run, longer: bool) -> str:
-    """A line for a shell that trains the run longer, or samples from it."""
+    """A line for a shell that trains the run longer, or uses it."""
     out = {"image": ("1000", "samples"), "text": ("100", "samples.txt"), "table": ("1000", "rows.csv")}
     words = ("resume", str(run.path), "--budget", "+10m")
     if not longer and run.spec.kind == "pair":
@@ -92,10 +131,12 @@ def _command(run: Run, longer: bool) -> str:
 
 def cards(run: Run, evaluation: Evaluation) -> list[dict[str, Any]]:
     """One a question: its answer and what it rests on, or why there is none."""
-    found = {finding.question: finding.answer for finding in evaluation.findings}
+    found: dict[Question, Answer] = {finding.question: finding.answer for finding in evaluation.findings}
     reasons = {finding.question: finding.words for finding in evaluation.findings if finding.answer != "good"}
+    reasons.pop("right", None)  # its phrase says it
     made = []
-    for question, phrases in ASKED.items():
+    for question in asked_of(run.spec.kind):
+        phrases = ASKED[question]
         scores = [score for score in evaluation.scores if score.question == question]
         answer = found.get(question)
         card: dict[str, Any] = {
@@ -106,7 +147,10 @@ def cards(run: Run, evaluation: Evaluation) -> list[dict[str, Any]]:
             "reason": reasons.get(question),
         }
         if answer:
-            card |= {"phrase": getattr(phrases, answer), "rests": [title(s.name) for s in scores if s.answer == answer]}
+            card |= {
+                "phrase": _phrase(question, answer, evaluation),
+                "rests": [title(s.name) for s in scores if s.answer == answer],
+            }
         elif scores:
             card |= {
                 "answer": "informs",

@@ -29,6 +29,7 @@ def attention(run: PairRun, source: str, target: str, path: Path) -> Path:
     check_picture(path)
     maps = run.attention_maps(source, target).mean(1)
     labels = [[shown(piece) for piece in (*run.pieces(text, at), "end")] for at, text in enumerate((source, target))]
+    labels[1] = labels[1][: maps.shape[1]]  # one that the model did not end may have no room for its end
     from matplotlib.figure import Figure
 
     across, down = (min(MOST, max(LEAST, EACH * len(side))) for side in labels)

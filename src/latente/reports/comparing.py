@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from latente.reports.answers import ASKED
+from latente.reports.answers import ASKED, asked_of
 from latente.reports.making import settings
 from latente.reports.page import written
 from latente.reports.words import interval, number, shown
@@ -98,7 +98,8 @@ def _compared(runs: Sequence[tuple[Run, Mapping[str, Any]]]) -> Comparison:
         rows.append({**{key: one[key] for key in ("name", "unit", "better", "question")}, "cells": marked})
     rows.sort(key=lambda row: list(ASKED).index(row["question"]))
     found = [{finding["question"]: finding["answer"] for finding in held["findings"]} for held in metrics]
-    answers = [(phrases.asks, [held.get(question) for held in found]) for question, phrases in ASKED.items()]
+    asked = {question for run, _ in runs for question in asked_of(run.spec.kind)}
+    answers = [(ASKED[q].asks, [held.get(q) for held in found]) for q in ASKED if q in asked]
     alike = len({held["run"]["data"]["fingerprint"] for held in metrics}) == 1
     different = "These runs were trained on different data: their figures were not measured on the same items."
     return Comparison(names, rows, answers, [] if alike else [different])

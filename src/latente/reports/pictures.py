@@ -1,6 +1,7 @@
 """Galleries: sheets of pictures and texts, as many and as large as a page has room for.
 
 rows of items --shown--> sheets beside each other | a grid, a row a kind and a column an item, with captions below
+map --looked--> a picture of its weights, and the tokens that stand beside it
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from typing import Any
 import numpy as np
 
 from latente.data.images import picture
-from latente.evaluation.findings import Gallery
+from latente.evaluation.findings import Gallery, Map
 
 BYTES = 1_200_000  # of PNG in one page, a third less than they take in it
 CHARACTERS = 200_000  # of sampled text in one page
 COLUMNS, PICTURES, TEXTS, TEXT = 12, 64, 6, 1500  # at most: of a grid, of a sheet, of a row, characters of a text
+SHORT = 240  # characters of texts that stand beside their label, not below it
 FIELDS, CUT = 40, 60  # columns of a table, characters of a cell
+INK = (46, 130, 222)  # of maps: it is seen on a light ground and on a dark one
 CELL, PAIR = 56, 72  # pixels of the page a picture is enlarged to, about: on a sheet, in a grid
 
 
@@ -69,8 +72,44 @@ def _paired(gallery: Gallery, rows: Sequence[tuple[str, Any]], room: int, length
             for label, items in rows
         ]
         return {"kind": "grid", "rows": made, "captions": captions}
-    made = [{"caption": captions[i], "texts": [(label, *_cut(items[i], length)) for label, items in rows]} for i in at]
-    return {"kind": "texts", "rows": made}
+    maps = [*gallery.maps, *[None] * len(at)]
+    made = [
+        {
+            "caption": captions[i],
+            "texts": [(label, *_cut(items[i], length)) for label, items in rows],
+            "map": there and _looked(there),
+        }
+        for i, there in zip(at, maps)
+    ]
+    return {"kind": "texts", "rows": made, "short": all(len(items[i]) <= SHORT for _, items in rows for i in at)}
+
+
+def _looked(shown: Map) -> dict[str, Any]:
+    """A map as a picture, a pixel a weight, with the tokens of its sides."""
+    weights = shown.weights / shown.weights.max()
+    pixels = np.empty((*weights.shape, 4), np.uint8)
+    pixels[..., :3], pixels[..., 3] = INK, np.rint(255 * weights)
+    sides = [["\u2423" if piece.isspace() else piece for piece in side] for side in (shown.source, shown.target)]
+    return {
+        "src": _encoded(pixels),
+        "alt": f"what each token of the target {''.join(sides[1][:-1])} looked at in its source",
+        "across": sides[0],
+        "down": sides[1],
+        "turned": max(map(len, sides[0][:-1]), default=0) > 1,
+    }
+
+
+def _encoded(pixels: np.ndarray) -> str:
+    """Pixels, uint8 (H,W,4), as the address of a PNG that is part of the page."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", optimize=True)
+    return _address(file.getvalue())
+
+
+def _address(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def _table(gallery: Gallery, rows: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -130,7 +169,7 @@ def _sheet(images: np.ndarray, alt: str, room: int, cell: int = CELL) -> dict[st
     scale = cell * shrink / side
     scale = max(1, round(scale)) if scale > 1 else scale
     return {
-        "src": "data:image/png;base64," + base64.b64encode(content).decode(), "alt": alt, "count": count,
+        "src": _address(content), "alt": alt, "count": count,
         "width": round(width * scale), "height": round(height * scale), "enlarged": scale > 1,
     }  # fmt: skip
 

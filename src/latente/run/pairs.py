@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -13,7 +14,7 @@ import torch
 from latente.data.pairs import SIDES, PairDataset, Side, decoded
 from latente.data.tokenizer import Tokenizer
 from latente.evaluation import pairs
-from latente.evaluation.findings import Evaluation, Say, silent
+from latente.evaluation.findings import Evaluation, Map, Say, silent
 from latente.generation import Hypothesis, Sampling, Search, search, targets
 from latente.rng import keyed
 from latente.run.base import ASSETS, Run, positive
@@ -31,6 +32,13 @@ class Translation(NamedTuple):
     """what it is ranked by"""
     ended: bool
     """whether the model ended it, or only its longest length did"""
+    tokens: int
+    """how many it has, its end counted"""
+
+    @property
+    def confidence(self) -> float:
+        """The probability the model gives a token of it: the geometric mean."""
+        return math.exp(self.log_prob / self.tokens)
 
 
 class PairRun(Run):
@@ -77,12 +85,18 @@ class PairRun(Run):
         side = self._read(texts)
         blank = np.array([not text.strip() for text in texts], bool)
         how: Search | Sampling
-        if set(options) & set(Sampling.__dataclass_fields__):
+        drawing, searching = (sorted(set(options) & set(way.__dataclass_fields__)) for way in (Sampling, Search))
+        if drawing and searching:
+            flags = [f"--{name.replace('_', '-')}" for name in (drawing[0], searching[0])]
+            raise ValueError(
+                f"{flags[0]} is for targets that are drawn, {flags[1]} for the likeliest: one or the other"
+            )
+        if drawing:
             how = Sampling(**options)
         else:
             how = Search(**options)
             how = replace(how, beams=max(n, how.beams))
-        found = [[Translation("", 0.0, 0.0, True)] for _ in texts]
+        found = [[Translation("", 0.0, 0.0, True, 1)] for _ in texts]
         for places in self._batches(side.lengths[~blank], n if isinstance(how, Sampling) else how.beams):
             numbers = np.flatnonzero(~blank)[places]
             source = torch.from_numpy(side.padded(numbers, opened=False))
@@ -131,15 +145,23 @@ class PairRun(Run):
         return [token + self.spec.special for token in {target.end, target.unknown} if token is not None]
 
     def _told(self, made: Hypothesis) -> Translation:
-        return Translation(decoded(self.tokenizers[1], made.tokens), made.log_prob, made.score, made.ended)
+        text, tokens = decoded(self.tokenizers[1], made.tokens), len(made.tokens) + made.ended
+        return Translation(text, made.log_prob, made.score, made.ended, tokens)
 
     def attention_maps(self, source: str, target: str) -> np.ndarray:
-        """What each token of a target, its end at last, looks at in its source and the source's end: (L,H,T,S), rows sum to 1."""
+        """What each token of a target, its end at last where there is room for one, looks at in its source and the source's end:
+        (L,H,T,S), rows sum to 1."""
         self.require("attention_maps")
         sides = [self._read([source]), Side(self.tokenizers[1], *_one(self.tokenizers[1], target))]
         rows = [torch.from_numpy(side.padded(np.array([0]), opened=bool(at))) for at, side in enumerate(sides)]
         with torch.no_grad():
-            return self.model.attention_maps(rows[0], rows[1][:, :-1])[:, 0].numpy()
+            return self.model.attention_maps(rows[0], rows[1][:, :-1][:, : self.spec.longest_target])[:, 0].numpy()
+
+    def looked(self, source: str, target: str) -> Map:
+        """The mean of `attention_maps` over blocks and heads, with the tokens it is about."""
+        weights = self.attention_maps(source, target).mean((0, 1))
+        tokens = [[*self.pieces(text, side), "end"] for side, text in enumerate((source, target))]
+        return Map(tokens[0], tokens[1][: len(weights)], weights)
 
     def pieces(self, text: str, side: int) -> list[str]:
         """The tokens of a source (side 0) or a target (1), each as a text."""
@@ -158,8 +180,10 @@ class PairRun(Run):
         frequent = _frequent(side, train, rows, self.spec.target)
         held = pairs.held(data.texts, rows, train, nats, side.lengths[rows] + 1, frequent)
         say(f"translating {len(held.sources):,} sources")
-        made = self.translate(held.sources)
-        return pairs.evaluated(held, made, lambda texts: _pieces(self.tokenizers[1], texts), say)
+        best = [found[0] for found in self.hypotheses(held.sources)]
+        written = pairs.Written([one.text for one in best], np.array([one.confidence for one in best]))
+        looked = self.looked if hasattr(self.model, "attention_maps") else None
+        return pairs.evaluated(held, written, lambda texts: _pieces(self.tokenizers[1], texts), looked, say)
 
     def _nats(self, data: PairDataset, rows: np.ndarray) -> np.ndarray:
         """-ln p of the targets of pairs (n,), given their sources."""
