@@ -10,8 +10,8 @@
 B pairs, S and T tokens, C width, L layers, H heads of D = C/H numbers, V vocabulary. Each + adds to what comes in. Two shapes:
 
     modern    a norm before each part: RMSNorm without weights (Zhang & Sennrich 2019, arXiv:1910.07467); rotary positions (Su et al.
-              2021, arXiv:2104.09864) within a side; queries and keys normalised (Dehghani et al. 2023, arXiv:2302.05442); ReLU^2
-              (So et al. 2021, arXiv:2109.08668) or SwiGLU (Shazeer 2020, arXiv:2002.05202); no biases
+              2021, arXiv:2104.09864), within a side and across; queries and keys normalised (Dehghani et al. 2023, arXiv:2302.05442);
+              ReLU^2 (So et al. 2021, arXiv:2109.08668) or SwiGLU (Shazeer 2020, arXiv:2002.05202); no biases
     textbook  the paper's, exactly the function of `torch.nn.Transformer`: sinusoids for positions, LayerNorm after each part or
               before it, ReLU, biases
 
@@ -302,7 +302,7 @@ class DecoderBlock(nn.Module):
             return part(y, key, value, visible if y.shape[1] > 1 else None, False, rotation)
 
         x = self.attention(x, earlier)
-        x = self.cross(x, lambda part, y: part(y, *memory, mask, False, None))
+        x = self.cross(x, lambda part, y: part(y, *memory, mask, False, rotation))
         return self.feedforward(x, lambda part, y: part(y))
 
 
@@ -391,7 +391,7 @@ class Model(nn.Module):
         for block in self.encoder:
             x = block(x, mask, rotation)
         x = self.encoder_norm(x)
-        return [block.cross.part.answers(x) for block in self.decoder], mask
+        return [block.cross.part.answers(x, rotation) for block in self.decoder], mask
 
     def _decoded(self, target: Tensor, memory: Memory, mask: Tensor | None, cache: Cache | None) -> Tensor:
         at = cache.length if cache is not None else 0
@@ -459,8 +459,8 @@ class Model(nn.Module):
         maps: list[Tensor] = []
 
         def keep(attention: Any, given: tuple[Any, ...], _: Any) -> None:
-            x, key, _, mask, *_ = given
-            scores = attention.asked(x, None) @ key.transpose(2, 3) / math.sqrt(attention.size)
+            x, key, _, mask, _, rotation = given
+            scores = attention.asked(x, rotation) @ key.transpose(2, 3) / math.sqrt(attention.size)
             maps.append(F.softmax(scores if mask is None else scores.masked_fill(~mask, -math.inf), 3))
 
         watched = [block.cross.part.register_forward_hook(keep) for block in self.decoder]
