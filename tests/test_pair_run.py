@@ -84,7 +84,7 @@ def test_what_cannot_be_translated_is_said(trained):
         trained.translate("abcd", beams=0)
     with pytest.raises(ValueError, match="--n"):
         trained.hypotheses(["abcd"], 0)
-    assert trained.translate("zz!?")  # characters it never saw
+    assert isinstance(trained.translate("zz!?"), str)  # characters it never saw
 
 
 def test_the_longest_target_bounds_what_is_written(trained):

@@ -190,7 +190,7 @@ def search(
     """For each of the sources (B,S) its targets by beam search, best first: as many as there are beams, or fewer.
 
     A beam that ends among the best `beams` candidates is done; a source is done with as many. `never` are not written; targets
-    have at most `most` tokens, the end counted, and as many as the cache has room for.
+    have at most `most` tokens, the end counted (default: as many as the longest of training).
     """
     rows, width, device = len(source), how.beams, source.device
     cache, end = model.cache(source, width), model.spec.end
@@ -201,7 +201,7 @@ def search(
     log_probs[:, 0] = 0.0  # all beams are the same at first
     written = torch.empty(rows * width, 0, dtype=torch.int64, device=device)
     done: list[list[Hypothesis]] = [[] for _ in range(rows)]
-    room = min(cache.room, most or cache.room)
+    room = min(cache.room, most or model.spec.longest_target)
     for place in range(1, room + 1):
         each = F.log_softmax(model.logits(tokens, cache)[:, -1], 1).index_fill(1, barred, -torch.inf)
         if how.no_repeat:
