@@ -286,6 +286,17 @@ def test_one_beam_is_greedy_cached_or_not_in_a_batch_or_alone(shape):
 
 
 @every_shape
+@pytest.mark.parametrize("penalty", (0.0, 0.6, 2.0))
+def test_what_is_asked_for_is_the_best_of_a_whole_search(shape, penalty):
+    model, source = made(shape), ragged()["source"].repeat(4, 1)
+    whole = search(model, source, Search(beams=5, length_penalty=penalty))
+    for n in (1, 2):
+        for found, all_of_them in zip(search(model, source, Search(beams=5, length_penalty=penalty), n=n), whole):
+            assert [h.tokens for h in found] == [h.tokens for h in all_of_them[:n]]
+            assert [h.score for h in found] == pytest.approx([h.score for h in all_of_them[:n]], abs=1e-4)
+
+
+@every_shape
 def test_log_probabilities_are_the_models(shape):
     model, source = made(shape), ragged()["source"]
     drawn = targets(model, source, torch.rand(6, 2, 12, generator=keyed(1)))

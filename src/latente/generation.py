@@ -6,7 +6,7 @@
 The model gives `logits(tokens, cache)` and `cache(rows, padding)`; what it has read stays in the cache. When a text fills the
 context, its window slides: the oldest half is forgotten and the newest half is read again, so every later token is drawn
 with between half a context and a whole one before it, and the cost per token stays constant. A model of pairs gives
-`cache(source, beams)`, which holds what it read of the sources, and `logits(tokens, cache)`.
+`cache(source, beams)`, which holds what it read of the sources and drops those that are done, and `logits(tokens, cache)`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+PACKED = 0.75  # sources that are done are dropped once at most this share goes on
 COLDEST = 1e-6  # temperatures below are 0: float32 could not hold what they make of logits
 
 
@@ -185,50 +186,72 @@ class Hypothesis(NamedTuple):
 
 @torch.inference_mode()
 def search(
-    model: Any, source: Tensor, how: Search, never: Sequence[int] = (), most: int | None = None
+    model: Any, source: Tensor, how: Search, never: Sequence[int] = (), most: int | None = None, n: int | None = None
 ) -> list[list[Hypothesis]]:
-    """For each of the sources (B,S) its targets by beam search, best first: as many as there are beams, or fewer.
+    """For each of the sources (B,S) its `n` best targets by beam search, best first: by default as many as there are beams, or fewer.
 
-    A beam that ends among the best `beams` candidates is done; a source is done with as many. `never` are not written; targets
-    have at most `most` tokens, the end counted (default: as many as the longest of training).
+    A beam that ends among the best `beams` candidates is done; a source is done with as many, or as soon as nothing that goes on can
+    come among its `n` best. `never` are not written; targets have at most `most` tokens, the end counted (default: as many as the
+    longest of training).
     """
-    rows, width, device = len(source), how.beams, source.device
+    width, device = how.beams, source.device
     cache, end = model.cache(source, width), model.spec.end
     barred = _barred(model, never, device)
-    first = torch.arange(rows, device=device)[:, None] * width
-    tokens = torch.full((rows * width, 1), model.spec.begin, device=device)
-    log_probs = torch.full((rows, width), -torch.inf, device=device)
+    going = list(range(len(source)))  # whose targets are still written
+    first = torch.arange(len(source), device=device)[:, None] * width
+    tokens = torch.full((len(source) * width, 1), model.spec.begin, device=device)
+    log_probs = torch.full((len(source), width), -torch.inf, device=device)
     log_probs[:, 0] = 0.0  # all beams are the same at first
-    written = torch.empty(rows * width, 0, dtype=torch.int64, device=device)
-    done: list[list[Hypothesis]] = [[] for _ in range(rows)]
+    written = torch.empty(len(source) * width, 0, dtype=torch.int64, device=device)
+    done: list[list[Hypothesis]] = [[] for _ in going]
     room = min(cache.room, most or model.spec.longest_target)
+
+    def open_rows() -> list[int]:
+        """Rows of sources for which something better may yet be written."""
+        ahead = log_probs[:, 0].tolist()
+        return [row for row, at in enumerate(going) if not _over(done[at], how, n or width, ahead[row], room)]
+
     for place in range(1, room + 1):
         each = F.log_softmax(model.logits(tokens, cache)[:, -1], 1).index_fill(1, barred, -torch.inf)
         if how.no_repeat:
             each = each.masked_fill(_repeating(written, how.no_repeat, each.shape[1]), -torch.inf)
-        both = (log_probs[:, :, None] + each.unflatten(0, (rows, width))).flatten(1)
+        both = (log_probs[:, :, None] + each.unflatten(0, (-1, width))).flatten(1)
         best, places = both.topk(min(2 * width, both.shape[1]), 1)
-        beams, new = places // each.shape[1], places % each.shape[1]
+        beams, new = first + places // each.shape[1], places % each.shape[1]
         ends = new == end
-        for row, rank in (ends[:, :width] & (best[:, :width] > -torch.inf)).nonzero().tolist():
-            if len(done[row]) < width:
-                told = written[row * width + int(beams[row, rank])].tolist()
-                done[row].append(_hypothesis(told, float(best[row, rank]), how, ended=True))
+        row, rank = (ends[:, :width] & (best[:, :width] > -torch.inf)).nonzero(as_tuple=True)
+        for at, beam, log_prob in zip(row.tolist(), beams[row, rank].tolist(), best[row, rank].tolist()):
+            if len(done[going[at]]) < width:
+                done[going[at]].append(_hypothesis(written[beam].tolist(), log_prob, how, ended=True))
         alive = ends.long().argsort(dim=1, stable=True)[:, :width]  # those that go on, best first
         log_probs = best.masked_fill(ends, -torch.inf).gather(1, alive)
-        chosen = (first + beams.gather(1, alive)).flatten()
+        chosen = beams.gather(1, alive).flatten()
         tokens = new.gather(1, alive).reshape(-1, 1)
         written = torch.cat([written[chosen], tokens], 1)
-        if place == room or all(len(found) == width for found in done):
+        still = open_rows()
+        if place == room or not still:
             break
         cache.select(chosen)
-    for row, found in enumerate(done):
+        if len(still) <= PACKED * len(going):
+            kept = torch.tensor(still, device=device)
+            cache.keep(kept)
+            log_probs, first = log_probs[kept], first[: len(still)]
+            tokens, written = (each.unflatten(0, (-1, width))[kept].flatten(0, 1) for each in (tokens, written))
+            going = [going[row] for row in still]
+    for row in open_rows():
+        found = done[going[row]]
         for beam in range(width - len(found)):
             if log_probs[row, beam] > -torch.inf:
                 told = written[row * width + beam].tolist()
                 found.append(_hypothesis(told, float(log_probs[row, beam]), how, ended=False))
-        found.sort(key=lambda hypothesis: -hypothesis.score)
-    return done
+    return [sorted(found, key=lambda hypothesis: -hypothesis.score)[: n or width] for found in done]
+
+
+def _over(found: list[Hypothesis], how: Search, n: int, ahead: float, room: int) -> bool:
+    """Whether nothing that goes on, of log-probability `ahead` at most, can come among the `n` best of what is `found`."""
+    if len(found) == how.beams:
+        return True
+    return len(found) >= n and sorted(hypothesis.score for hypothesis in found)[-n] >= how.score(ahead, room)
 
 
 def _hypothesis(tokens: list[int], log_prob: float, how: Search, ended: bool) -> Hypothesis:

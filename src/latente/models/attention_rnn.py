@@ -64,6 +64,12 @@ class Cache:
         """Row i goes on from what row `rows[i]` was, int64 (R,); both are of the same source."""
         self.state = self.state.index_select(0, rows)
 
+    def keep(self, sources: Tensor) -> None:
+        """Only these of the sources, int64 (K,), go on, with all of their targets."""
+        beams = len(self.state) // len(self.keys)
+        self.state = self.state.unflatten(0, (-1, beams))[sources].flatten(0, 1)
+        self.memory, self.keys, self.mask = self.memory[sources], self.keys[sources], self.mask[sources]
+
 
 class Model(nn.Module):
     accepts = (PairSpec,)

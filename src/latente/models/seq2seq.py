@@ -176,6 +176,14 @@ class Cache:
         torch.index_select(self.held, 0, rows, out=self.spare)
         self.held, self.spare = self.spare, self.held
 
+    def keep(self, sources: Tensor) -> None:
+        """Only these of the sources, int64 (K,), go on, with all of their targets."""
+        beams = len(self.held) // len(self.memory[0][0])
+        self.held = self.held.unflatten(0, (-1, beams))[sources].flatten(0, 1)
+        self.spare = torch.empty_like(self.held)
+        self.memory = [(key[sources], value[sources]) for key, value in self.memory]
+        self.mask = None if self.mask is None else self.mask[sources]
+
     def extended(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of everything seen in a layer, to which those of new tokens are added."""
         after = self.length + key.shape[2]

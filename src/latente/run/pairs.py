@@ -77,8 +77,8 @@ class PairRun(Run):
         targets are at most as long as the longest of training, and twice that where the source is longer than all of training.
 
         `options` are the fields of `generation.Search`, by which the likeliest are looked for, or of `generation.Sampling`, by
-        which they are drawn. Raises ValueError, naming it, for a text of more than twice as many
-        tokens as any the model was trained on.
+        which they are drawn. Raises ValueError, naming it, for a text of more than twice as many tokens
+        as any the model was trained on.
         """
         positive("--n", n)
         positive("--tokens", 1 if tokens is None else tokens)
@@ -102,7 +102,7 @@ class PairRun(Run):
             source = torch.from_numpy(side.padded(numbers, opened=False))
             most = self._most(source.shape[1], tokens)
             if isinstance(how, Search):
-                made = search(self.model, source, how, self._never, most)
+                made = search(self.model, source, how, self._never, most, n)
             else:
                 draws = [torch.rand(n, most, generator=keyed(seed, "target", int(number))) for number in numbers]
                 made = targets(self.model, source, torch.stack(draws), how, self._never)
