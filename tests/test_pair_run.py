@@ -84,7 +84,8 @@ def test_what_cannot_be_translated_is_said(trained):
         trained.translate("abcd", beams=0)
     with pytest.raises(ValueError, match="--n"):
         trained.hypotheses(["abcd"], 0)
-    assert isinstance(trained.translate("zz!?"), str)  # characters it never saw
+    (unseen,) = trained.hypotheses(["zz!?"])  # characters it never saw
+    assert unseen[0].ended and -np.inf < unseen[0].log_prob < 0
 
 
 def test_the_longest_target_bounds_what_is_written(trained):
@@ -164,7 +165,7 @@ def test_where_training_longer_brought_no_more_the_verdict_asks_for_data(trained
 
 
 def test_a_target_without_an_end_has_a_map_too(trained):
-    longest = "A" * trained.spec.longest_target
+    longest = "A" * trained.spec.most_target
     assert trained.attention_maps("abcd", longest).shape[2] == len(longest)
     assert trained.looked("abcd", longest).target == list(longest)
     assert trained.looked("abcd", "ABCD").target == [*"ABCD", "end"]

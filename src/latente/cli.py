@@ -234,7 +234,7 @@ class _Translate:
     top_p: float | None = None
     """draw from the likeliest tokens that together reach this probability"""
     tokens: int | None = None
-    """at most this many tokens each (default: the longest target of training)"""
+    """at most this many tokens each (default: the longest target of training, twice that for longer sources)"""
     seed: int = 0
     """of what is drawn"""
     attention: Path | None = None

@@ -149,6 +149,11 @@ class PairSpec:
     shared: bool = False
     """whether both sides have one vocabulary"""
 
+    @property
+    def most_target(self) -> int:
+        """Tokens of the longest target that is written, the end counted."""
+        return self.reach * self.longest_target
+
     def example(self, n: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
         """`n` made-up pairs of 1 token to as many as there may be: a target is the source backwards, one token in twenty replaced."""
         import torch

@@ -118,8 +118,7 @@ class Model(nn.Module):
         read, last = self.encoder(packed)
         memory, _ = pad_packed_sequence(read, batch_first=True, total_length=source.shape[1])
         state = torch.tanh(self.bridge(last[-1]))  # what the way back ends with has seen all of the source
-        room = self.spec.reach * self.spec.longest_target
-        return Cache(memory, self.answers(memory), mask, state.repeat_interleave(beams, 0), room)
+        return Cache(memory, self.answers(memory), mask, state.repeat_interleave(beams, 0), self.spec.most_target)
 
     def logits(self, tokens: Tensor, cache: Cache) -> Tensor:
         """Next tokens (R,T) of the targets -> (R,T,V) float32: unnormalised log-probabilities after each; the cache goes on."""

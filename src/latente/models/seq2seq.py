@@ -159,7 +159,7 @@ class Cache:
 
     def __init__(self, model: Model, memory: Memory, mask: Tensor | None, rows: int) -> None:
         c, weight = model.config, model.embedding.weight
-        self.longest = model.spec.reach * model.spec.longest_target
+        self.longest = model.spec.most_target
         held = min(FIRST, self.longest)
         # Rows first, each in one piece: choosing among them is most of the memory that moves.
         self.held = weight.new_zeros(rows, len(model.decoder), 2, c.heads, held, c.width // c.heads)

@@ -112,8 +112,10 @@ class PairRun(Run):
 
     def _most(self, length: int, tokens: int | None) -> int:
         """How many tokens targets of sources of `length` tokens have at most, the ends counted; `tokens` are asked for."""
-        usual, reached = self.spec.longest_target, self.spec.reach * self.spec.longest_target
-        return min(tokens or (usual if length <= self.spec.longest_source else reached), reached)
+        spec = self.spec
+        return min(
+            tokens or (spec.longest_target if length <= spec.longest_source else spec.most_target), spec.most_target
+        )
 
     def _read(self, texts: Sequence[str]) -> Side:
         """The tokens of sources. Raises ValueError for one that is much longer than any of training."""
@@ -155,7 +157,7 @@ class PairRun(Run):
         sides = [self._read([source]), Side(self.tokenizers[1], *_one(self.tokenizers[1], target))]
         rows = [torch.from_numpy(side.padded(np.array([0]), opened=bool(at))) for at, side in enumerate(sides)]
         with torch.no_grad():
-            return self.model.attention_maps(rows[0], rows[1][:, :-1][:, : self.spec.longest_target])[:, 0].numpy()
+            return self.model.attention_maps(rows[0], rows[1][:, :-1][:, : self.spec.most_target])[:, 0].numpy()
 
     def looked(self, source: str, target: str) -> Map:
         """The mean of `attention_maps` over blocks and heads, with the tokens it is about."""
