@@ -17,7 +17,7 @@ from PIL import Image
 from rich.console import Console
 
 import latente
-from latente.cli import _Train
+from latente.commands.training import Train
 from latente.config import Recipe
 from latente.data.sources import OPTIONS
 from latente.evaluation.findings import Bars, Chart, Evaluation, Gallery, Map, Matrix, Panels
@@ -420,7 +420,7 @@ def again(run):
     words = shlex.split(command(run)[0])
     assert words[:2] == ["latente", "train"]
     settings = (run.family.Config, Recipe, OPTIONS[run.spec.kind])
-    given = vars(parsed(flags(_Train, *settings), words[3:], "latente train"))
+    given = vars(parsed(flags(Train, *settings), words[3:], "latente train"))
     return words[2], {name: value for name, value in given.items() if value is not None}
 
 

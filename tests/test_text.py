@@ -604,8 +604,8 @@ def test_the_data_command_shows_a_text(tmp_path, capsys):
 
 
 def test_no_option_has_the_name_of_another_flag():
-    from latente.cli import _Train
+    from latente.commands.training import Train
     from latente.config import Recipe
     from latente.flags import flags
 
-    flags(_Train, Recipe, ImageOptions, TextOptions)
+    flags(Train, Recipe, ImageOptions, TextOptions)

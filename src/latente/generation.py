@@ -6,7 +6,7 @@
 The model gives `logits(tokens, cache)` and `cache(rows, padding)`; what it has read stays in the cache. When a text fills the
 context, its window slides: the oldest half is forgotten and the newest half is read again, so every later token is drawn
 with between half a context and a whole one before it, and the cost per token stays constant. A model of pairs gives
-`cache(source, beams)`, which holds what it read of the sources and drops those that are done, and `logits(tokens, cache)`.
+`cache(source, each)`, which holds what it read of the sources and whose rows can be chosen among, and `logits(tokens, cache)`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-PACKED = 0.75  # sources that are done are dropped once at most this share goes on
 COLDEST = 1e-6  # temperatures below are 0: float32 could not hold what they make of logits
 
 
@@ -167,8 +166,8 @@ class Search:
         if self.no_repeat < 0:
             raise ValueError(f"--no-repeat {self.no_repeat}: at least 0")
 
-    def score(self, log_prob: float, tokens: int) -> float:
-        """What a target is ranked by."""
+    def score(self, log_prob: Any, tokens: int) -> Any:
+        """What a target is ranked by; of many at once where their log-probabilities are a tensor."""
         return log_prob / ((5 + tokens) / 6) ** self.length_penalty
 
 
@@ -182,76 +181,82 @@ class Hypothesis(NamedTuple):
     """what it is ranked by"""
     ended: bool
     """whether its end came, or only that of the room there is"""
+    sure: bool = False
+    """whether no target at all is ranked higher: none that was not looked at could be"""
 
 
 @torch.inference_mode()
 def search(
-    model: Any, source: Tensor, how: Search, never: Sequence[int] = (), most: int | None = None, n: int | None = None
-) -> list[list[Hypothesis]]:
+    model: Any, source: Tensor, how: Search, never: Sequence[int] = (), most: int | None = None, n: int | None = None,
+    known: Sequence[Hypothesis] | None = None,
+) -> list[list[Hypothesis]]:  # fmt: skip
     """For each of the sources (B,S) its `n` best targets by beam search, best first: by default as many as there are beams, or fewer.
 
-    A beam that ends among the best `beams` candidates is done; a source is done with as many, or as soon as nothing that goes on can
-    come among its `n` best. `never` are not written; targets have at most `most` tokens, the end counted (default: as many as the
-    longest of training).
+    A beam that ends among the best `beams` candidates is done; a source is done with as many. What cannot come among the `n` best any
+    more, as log-probabilities only fall, is not gone on with; with a target `known` of each source, that is all that cannot beat it.
+    `never` are not written; targets have at most `most` tokens, the end counted (default: as many as the longest of training).
     """
-    width, device = how.beams, source.device
-    cache, end = model.cache(source, width), model.spec.end
-    barred = _barred(model, never, device)
-    going = list(range(len(source)))  # whose targets are still written
-    first = torch.arange(len(source), device=device)[:, None] * width
-    tokens = torch.full((len(source) * width, 1), model.spec.begin, device=device)
-    log_probs = torch.full((len(source), width), -torch.inf, device=device)
-    log_probs[:, 0] = 0.0  # all beams are the same at first
-    written = torch.empty(len(source) * width, 0, dtype=torch.int64, device=device)
-    done: list[list[Hypothesis]] = [[] for _ in going]
+    width, device, end = how.beams, source.device, model.spec.end
+    n = n or width
+    cache, barred = model.cache(source), _barred(model, never, device)
+    done: list[list[Hypothesis]] = [[] for _ in source] if known is None else [[one] for one in known]
+    full = [width + len(found) for found in done]
+    least = torch.tensor([_least(found, n) for found in done])  # what has to be beaten
+    rival = torch.full((len(source),), -torch.inf)  # of all that was left out: the highest log-probability
     room = min(cache.room, most or model.spec.longest_target)
-
-    def open_rows() -> list[int]:
-        """Rows of sources for which something better may yet be written."""
-        ahead = log_probs[:, 0].tolist()
-        return [row for row, at in enumerate(going) if not _over(done[at], how, n or width, ahead[row], room)]
-
+    # A row is a target that is being written: of source going[at], its slot-th best. Rows of a source follow one another.
+    going = at = torch.arange(len(source))
+    slot = torch.zeros_like(at)
+    log_probs = torch.zeros(len(source), 1)
+    tokens = torch.full((len(source), 1), model.spec.begin, device=device)
+    written = torch.empty(len(source), 0, dtype=torch.int64, device=device)
     for place in range(1, room + 1):
         each = F.log_softmax(model.logits(tokens, cache)[:, -1], 1).index_fill(1, barred, -torch.inf)
         if how.no_repeat:
             each = each.masked_fill(_repeating(written, how.no_repeat, each.shape[1]), -torch.inf)
-        both = (log_probs[:, :, None] + each.unflatten(0, (-1, width))).flatten(1)
-        best, places = both.topk(min(2 * width, both.shape[1]), 1)
-        beams, new = first + places // each.shape[1], places % each.shape[1]
+        ahead = each.cpu() + log_probs[at, slot][:, None]
+        both, vocabulary = ahead.new_full((*log_probs.shape, ahead.shape[1]), -torch.inf), ahead.shape[1]
+        both[at, slot] = ahead
+        best, places = both.flatten(1).topk(min(2 * width, both[0].numel()), 1)
+        if best.shape[1] > width:
+            rival[going] = torch.maximum(rival[going], best[:, width])
+        row_of = torch.zeros(log_probs.shape, dtype=torch.int64).index_put((at, slot), torch.arange(len(at)))
+        rows, new = row_of.gather(1, places // vocabulary), places % vocabulary
         ends = new == end
-        row, rank = (ends[:, :width] & (best[:, :width] > -torch.inf)).nonzero(as_tuple=True)
-        for at, beam, log_prob in zip(row.tolist(), beams[row, rank].tolist(), best[row, rank].tolist()):
-            if len(done[going[at]]) < width:
-                done[going[at]].append(_hypothesis(written[beam].tolist(), log_prob, how, ended=True))
+        for which, rank in (ends[:, :width] & (best[:, :width] > -torch.inf)).nonzero().tolist():
+            found = done[number := int(going[which])]
+            one = _hypothesis(written[rows[which, rank]].tolist(), float(best[which, rank]), how, ended=True)
+            if len(found) < full[number] and one.score > least[number]:
+                found.append(one)
+                least[number] = _least(found, n)
         alive = ends.long().argsort(dim=1, stable=True)[:, :width]  # those that go on, best first
         log_probs = best.masked_fill(ends, -torch.inf).gather(1, alive)
-        chosen = beams.gather(1, alive).flatten()
-        tokens = new.gather(1, alive).reshape(-1, 1)
-        written = torch.cat([written[chosen], tokens], 1)
-        still = open_rows()
-        if place == room or not still:
+        better = how.score(log_probs, room) > least[going][:, None]
+        for which in [which for which, number in enumerate(going.tolist()) if len(done[number]) == full[number]]:
+            rival[going[which]] = torch.maximum(rival[going[which]], log_probs[which, 0])
+            better[which] = False
+        at, slot = better.nonzero(as_tuple=True)
+        if not len(at):
             break
-        cache.select(chosen)
-        if len(still) <= PACKED * len(going):
-            kept = torch.tensor(still, device=device)
-            cache.keep(kept)
-            log_probs, first = log_probs[kept], first[: len(still)]
-            tokens, written = (each.unflatten(0, (-1, width))[kept].flatten(0, 1) for each in (tokens, written))
-            going = [going[row] for row in still]
-    for row in open_rows():
-        found = done[going[row]]
-        for beam in range(width - len(found)):
-            if log_probs[row, beam] > -torch.inf:
-                told = written[row * width + beam].tolist()
-                found.append(_hypothesis(told, float(log_probs[row, beam]), how, ended=False))
-    return [sorted(found, key=lambda hypothesis: -hypothesis.score)[: n or width] for found in done]
+        chosen, tokens = (each.gather(1, alive)[at, slot].to(device) for each in (rows, new))
+        tokens = tokens[:, None]
+        written = torch.cat([written[chosen], tokens], 1)
+        open_, at = at.unique_consecutive(return_inverse=True)
+        going, log_probs = going[open_], log_probs[open_][:, : int(slot.max()) + 1]
+        if place < room:
+            cache.select(chosen)
+    for which, number, told in zip(at.tolist(), slot.tolist(), written.tolist()):
+        if len(found := done[int(going[which])]) < full[int(going[which])]:
+            found.append(_hypothesis(told, float(log_probs[which, number]), how, ended=False))
+    ranked = [sorted(found, key=lambda hypothesis: -hypothesis.score)[:n] for found in done]
+    for found, left in zip(ranked, how.score(rival, room).tolist()):
+        found[:1] = [one._replace(sure=one.score >= left) for one in found[:1]]
+    return ranked
 
 
-def _over(found: list[Hypothesis], how: Search, n: int, ahead: float, room: int) -> bool:
-    """Whether nothing that goes on, of log-probability `ahead` at most, can come among the `n` best of what is `found`."""
-    if len(found) == how.beams:
-        return True
-    return len(found) >= n and sorted(hypothesis.score for hypothesis in found)[-n] >= how.score(ahead, room)
+def _least(found: list[Hypothesis], n: int) -> float:
+    """What has to be beaten to come among the `n` best of what is `found`."""
+    return sorted(hypothesis.score for hypothesis in found)[-n] if len(found) >= n else -torch.inf
 
 
 def _hypothesis(tokens: list[int], log_prob: float, how: Search, ended: bool) -> Hypothesis:

@@ -10,7 +10,7 @@ import torch
 import families
 import latente
 from latente import registry
-from latente.cli import _Train
+from latente.commands.training import Train
 from latente.config import Recipe
 from latente.data.sources import OPTIONS
 from latente.flags import flags
@@ -152,7 +152,7 @@ def test_a_batch_is_the_mean_of_its_items(name):
 
 @every_family
 def test_no_config_field_has_the_name_of_a_training_or_data_flag(name):
-    flags(_Train, registry.load(name).Config, Recipe, OPTIONS[kind(name)])
+    flags(Train, registry.load(name).Config, Recipe, OPTIONS[kind(name)])
 
 
 @every_family

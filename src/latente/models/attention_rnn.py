@@ -53,22 +53,23 @@ class Config:
 
 
 class Cache:
-    """The memory of the sources, and the state of each target so far. Row r is of source r // beams."""
+    """The memory of the sources, and the state of each target so far; the targets of a source follow one another."""
 
     def __init__(self, memory: Tensor, keys: Tensor, mask: Tensor, state: Tensor, room: int) -> None:
         self.memory, self.keys, self.mask, self.state = memory, keys, mask, state
+        owner = torch.arange(len(keys), device=keys.device).repeat_interleave(len(state) // len(keys))
+        self.owner = owner if len(state) > len(keys) else None
+        """of which source each target is, (R,); None where every source has one"""
         self.room = room
         """how many more tokens fit"""
 
     def select(self, rows: Tensor) -> None:
-        """Row i goes on from what row `rows[i]` was, int64 (R,); both are of the same source."""
-        self.state = self.state.index_select(0, rows)
+        """Row i goes on from what row `rows[i]` was, int64 (R,): any of them, in the order of their sources."""
+        self.state, self.owner = self.state[rows], rows if self.owner is None else self.owner[rows]
 
-    def keep(self, sources: Tensor) -> None:
-        """Only these of the sources, int64 (K,), go on, with all of their targets."""
-        beams = len(self.state) // len(self.keys)
-        self.state = self.state.unflatten(0, (-1, beams))[sources].flatten(0, 1)
-        self.memory, self.keys, self.mask = self.memory[sources], self.keys[sources], self.mask[sources]
+    def asked(self, of_sources: Tensor) -> Tensor:
+        """What each target asks: (B,...) -> (R,...)."""
+        return of_sources if self.owner is None else of_sources[self.owner]
 
 
 class Model(nn.Module):
@@ -110,15 +111,15 @@ class Model(nn.Module):
         """Sources (B,S) and the beginnings (B,T) of their targets -> logits (B,T,V) of the token after each."""
         return self.logits(target, self.cache(source))
 
-    def cache(self, source: Tensor, beams: int = 1) -> Cache:
-        """What writing `beams` targets of each of the sources (B,S) begins with."""
+    def cache(self, source: Tensor, each: int = 1) -> Cache:
+        """What writing `each` targets of every one of the sources (B,S) begins with."""
         mask = source != self.spec.pad
         x = F.dropout(self.source_embedding(source), self.config.dropout, self.training)
         packed = pack_padded_sequence(x, mask.sum(1).cpu(), batch_first=True, enforce_sorted=False)
         read, last = self.encoder(packed)
         memory, _ = pad_packed_sequence(read, batch_first=True, total_length=source.shape[1])
         state = torch.tanh(self.bridge(last[-1]))  # what the way back ends with has seen all of the source
-        return Cache(memory, self.answers(memory), mask, state.repeat_interleave(beams, 0), self.spec.most_target)
+        return Cache(memory, self.answers(memory), mask, state.repeat_interleave(each, 0), self.spec.most_target)
 
     def logits(self, tokens: Tensor, cache: Cache) -> Tensor:
         """Next tokens (R,T) of the targets -> (R,T,V) float32: unnormalised log-probabilities after each; the cache goes on."""
@@ -135,10 +136,9 @@ class Model(nn.Module):
 
     def _looked(self, cache: Cache) -> tuple[Tensor, Tensor]:
         """How much each state looks at each place of its source, (R,S), and what it sees there, (R,2C)."""
-        asks = self.asks(cache.state).unflatten(0, (len(cache.keys), -1))
-        energy = self.energy(torch.tanh(asks[:, :, None] + cache.keys[:, None]))[..., 0]
-        weights = F.softmax(energy.masked_fill(~cache.mask[:, None], -torch.inf), 2)
-        return weights.flatten(0, 1), (weights @ cache.memory).flatten(0, 1)
+        energy = self.energy(torch.tanh(self.asks(cache.state)[:, None] + cache.asked(cache.keys)))[..., 0]
+        weights = F.softmax(energy.masked_fill(~cache.asked(cache.mask), -torch.inf), 1)
+        return weights, (weights[:, None] @ cache.asked(cache.memory))[:, 0]
 
     # ---- use ------------------------------------------------------------------------------------------------------
 

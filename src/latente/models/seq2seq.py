@@ -38,6 +38,7 @@ Memory = list[tuple[Tensor, Tensor]]
 """For each decoder block the keys and values (B,H,S,D) of the sources"""
 EPSILON = 1e-5
 FIRST = 16  # tokens there is room for at first
+PACKED = 0.75  # sources that are done are dropped once at most this share has rows
 
 
 @dataclass(frozen=True)
@@ -154,17 +155,25 @@ def norm(config: Config) -> nn.Module:
 class Cache:
     """Keys and values of the target tokens seen so far, and of the sources, so that each new token costs one token's work.
 
-    `beams` targets are written of each source: row r is of source r // beams.
+    A row is a target that is written; the rows of a source follow one another.
     """
 
-    def __init__(self, model: Model, memory: Memory, mask: Tensor | None, rows: int) -> None:
+    def __init__(self, model: Model, memory: Memory, mask: Tensor | None, each: int) -> None:
+        """`each` rows of every source."""
         c, weight = model.config, model.embedding.weight
+        sources = len(memory[0][0])
         self.longest = model.spec.most_target
         held = min(FIRST, self.longest)
         # Rows first, each in one piece: choosing among them is most of the memory that moves.
-        self.held = weight.new_zeros(rows, len(model.decoder), 2, c.heads, held, c.width // c.heads)
+        self.held = weight.new_zeros(sources * each, len(model.decoder), 2, c.heads, held, c.width // c.heads)
         self.spare = torch.empty_like(self.held)
         self.memory, self.mask, self.length = memory, mask, 0
+        self.owner = torch.arange(sources, device=weight.device).repeat_interleave(each)
+        """of which source each row is, (R,)"""
+        self.each = each
+        """how many rows a source has, at most"""
+        self.places: Tensor | None = None
+        """where rows stand among `each` of every source, (R,); None where all sources have as many"""
 
     @property
     def room(self) -> int:
@@ -172,17 +181,23 @@ class Cache:
         return self.longest - self.length
 
     def select(self, rows: Tensor) -> None:
-        """Row i goes on from what row `rows[i]` was, int64 (R,); both are of the same source."""
-        torch.index_select(self.held, 0, rows, out=self.spare)
-        self.held, self.spare = self.spare, self.held
+        """Row i goes on from what row `rows[i]` was, int64 (R,): any of them, in the order of their sources."""
+        if not torch.equal(rows, torch.arange(len(self.held), device=rows.device)):
+            out = self.spare[: len(rows)] if len(rows) <= len(self.spare) else None
+            self.held, self.spare = torch.index_select(self.held, 0, rows, out=out), self.held
+            self._own(self.owner[rows])
 
-    def keep(self, sources: Tensor) -> None:
-        """Only these of the sources, int64 (K,), go on, with all of their targets."""
-        beams = len(self.held) // len(self.memory[0][0])
-        self.held = self.held.unflatten(0, (-1, beams))[sources].flatten(0, 1)
-        self.spare = torch.empty_like(self.held)
-        self.memory = [(key[sources], value[sources]) for key, value in self.memory]
-        self.mask = None if self.mask is None else self.mask[sources]
+    def _own(self, owner: Tensor) -> None:
+        """Rows are of these sources from now on; where few sources still have rows, the others are dropped."""
+        kept, owner, counts = owner.unique_consecutive(return_inverse=True, return_counts=True)
+        if len(kept) <= PACKED * len(self.memory[0][0]):
+            self.memory = [(key[kept], value[kept]) for key, value in self.memory]
+            self.mask = None if self.mask is None else self.mask[kept]
+            kept = torch.arange(len(kept), device=kept.device)
+        within = torch.arange(len(owner), device=owner.device) - (counts.cumsum(0) - counts)[owner]
+        self.owner, self.each = kept[owner], int(counts.max())
+        alike = len(owner) == self.each * len(self.memory[0][0])
+        self.places = None if alike else self.owner * self.each + within
 
     def extended(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of everything seen in a layer, to which those of new tokens are added."""
@@ -207,16 +222,22 @@ class Attention(nn.Module):
         )
 
     def forward(
-        self, x: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, rotation: Tensor | None
-    ) -> Tensor:
-        """x (R,T,C), keys and values (B,H,S,D) where R is B or a multiple of it, mask (.,.,.,S) bool -> (R,T,C)."""
+        self, x: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, rotation: Tensor | None,
+        each: int = 1, places: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """x (R,T,C), keys and values (B,H,S,D), mask (.,.,.,S) bool -> (R,T,C). `each` rows of x ask each of B, or fewer, which then
+        stand at `places` (R,) among so many."""
         query = self.asked(x, rotation)
-        beams, length = len(query) // len(key), query.shape[2]
-        if beams > 1:
-            query = query.unflatten(0, (-1, beams)).transpose(1, 2).flatten(2, 3)
+        length = query.shape[2]
+        if places is not None:
+            query = query.new_zeros(each * len(key), *query.shape[1:]).index_copy_(0, places, query)
+        if each > 1:
+            query = query.unflatten(0, (-1, each)).transpose(1, 2).flatten(2, 3)
         mixed = F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal)
-        if beams > 1:
-            mixed = mixed.unflatten(2, (beams, length)).transpose(1, 2).flatten(0, 1)
+        if each > 1:
+            mixed = mixed.unflatten(2, (each, length)).transpose(1, 2).flatten(0, 1)
+        if places is not None:
+            mixed = mixed[places]
         return self.out(mixed.transpose(1, 2).flatten(2))
 
     def asked(self, x: Tensor, rotation: Tensor | None) -> Tensor:
@@ -310,7 +331,8 @@ class DecoderBlock(nn.Module):
             return part(y, key, value, visible if y.shape[1] > 1 else None, False, rotation)
 
         x = self.attention(x, earlier)
-        x = self.cross(x, lambda part, y: part(y, *memory, mask, False, rotation))
+        rows = {} if cache is None else {"each": cache.each, "places": cache.places}
+        x = self.cross(x, lambda part, y: part(y, *memory, mask, False, rotation, **rows))
         return self.feedforward(x, lambda part, y: part(y))
 
 
@@ -423,9 +445,9 @@ class Model(nn.Module):
 
     # ---- use ------------------------------------------------------------------------------------------------------
 
-    def cache(self, source: Tensor, beams: int = 1) -> Cache:
-        """What writing `beams` targets of each of the sources (B,S) begins with."""
-        return Cache(self, *self.read(source), rows=beams * len(source))
+    def cache(self, source: Tensor, each: int = 1) -> Cache:
+        """What writing `each` targets of every one of the sources (B,S) begins with."""
+        return Cache(self, *self.read(source), each)
 
     def logits(self, tokens: Tensor, cache: Cache) -> Tensor:
         """Next tokens (R,T) of the targets -> (R,T,V) float32: unnormalised log-probabilities after each; the cache is extended."""

@@ -96,19 +96,36 @@ class PairRun(Run):
         else:
             how = Search(**options)
             how = replace(how, beams=max(n, how.beams))
-        found = [[Translation("", 0.0, 0.0, True, 1)] for _ in texts]
-        for places in self._batches(side.lengths[~blank], n if isinstance(how, Sampling) else how.beams):
-            numbers = np.flatnonzero(~blank)[places]
-            source = torch.from_numpy(side.padded(numbers, opened=False))
-            most = self._most(source.shape[1], tokens)
-            if isinstance(how, Search):
-                made = search(self.model, source, how, self._never, most, n)
+        found = [[Hypothesis([], 0.0, 0.0, True, True)] for _ in texts]
+        if isinstance(how, Search):
+            if (
+                n == 1 and how.beams > 1
+            ):  # most targets are sure with one beam; those of the others it finds are to be beaten
+                self._search(side, np.flatnonzero(~blank), replace(how, beams=1), 1, tokens, found)
+                unsure = np.array([number for number, (best,) in enumerate(found) if not best.sure], np.int64)
+                self._search(side, unsure, how, 1, tokens, found, beat=True)
             else:
+                self._search(side, np.flatnonzero(~blank), how, n, tokens, found)
+        else:
+            for places in self._batches(side.lengths[~blank], n):
+                numbers = np.flatnonzero(~blank)[places]
+                source = torch.from_numpy(side.padded(numbers, opened=False))
+                most = self._most(source.shape[1], tokens)
                 draws = [torch.rand(n, most, generator=keyed(seed, "target", int(number))) for number in numbers]
-                made = targets(self.model, source, torch.stack(draws), how, self._never)
-            for number, several in zip(numbers, made):
-                found[number] = [self._told(hypothesis) for hypothesis in several[:n]]
-        return found
+                for number, several in zip(numbers, targets(self.model, source, torch.stack(draws), how, self._never)):
+                    found[number] = several
+        return [[self._told(hypothesis) for hypothesis in several] for several in found]
+
+    def _search(self, side: Side, numbers: np.ndarray, how: Search, n: int, tokens: int | None, found: list[list[Hypothesis]],
+                beat: bool = False) -> None:  # fmt: skip
+        """Puts the `n` likeliest targets of the texts `numbers` in `found`; they are to `beat` those that are there."""
+        for places in self._batches(side.lengths[numbers], how.beams):
+            chosen = numbers[places]
+            source = torch.from_numpy(side.padded(chosen, opened=False))
+            known = [found[number][0] for number in chosen] if beat else None
+            made = search(self.model, source, how, self._never, self._most(source.shape[1], tokens), n, known)
+            for number, several in zip(chosen, made):
+                found[number] = several
 
     def _most(self, length: int, tokens: int | None) -> int:
         """How many tokens targets of sources of `length` tokens have at most, the ends counted; `tokens` are asked for."""
@@ -130,12 +147,13 @@ class PairRun(Run):
             )
         return Side(tokenizer, ids, np.concatenate([[0], np.cumsum(sizes)]))
 
-    def _batches(self, lengths: np.ndarray, beams: int) -> Iterator[np.ndarray]:
-        """Numbers of texts of like length, few enough to be written at a time; those longer than any of training by themselves."""
+    def _batches(self, lengths: np.ndarray, each: int) -> Iterator[np.ndarray]:
+        """Numbers of texts of like length, few enough that `each` targets of every one are written at a time; those longer than any of
+        training by themselves."""
         order = np.argsort(-lengths, kind="stable")
         longer, at = int((lengths >= self.spec.longest_source).sum()), 0
         while at < len(order):
-            size = max(1, min(ROWS // beams, PLACES // (int(lengths[order[at]]) + 1)))
+            size = max(1, min(ROWS // each, PLACES // (int(lengths[order[at]]) + 1)))
             upto = min(at + size, longer) if at < longer else at + size
             yield order[at:upto]
             at = upto
