@@ -34,8 +34,9 @@ def main() -> None:
     parser.add_argument("--models", default="seq2seq,attention-rnn")
     parser.add_argument("--stress", action="store_true")
     parser.add_argument("--beams", type=int, default=8)
-    parser.add_argument("more", nargs="*")
-    given = parser.parse_args()
+    words = sys.argv[1:]
+    cut = words.index("--") if "--" in words else len(words)
+    given = parser.parse_args(words[:cut])
     marks = "" if given.stress else "[0-9]"
     pairs = dict.fromkeys((word, re.sub(marks, "", sounds)) for word, sounds in named.cmudict())
     given.folder.mkdir(parents=True, exist_ok=True)
@@ -49,7 +50,7 @@ def main() -> None:
             [
                 sys.executable, *(several if given.processes > 1 else []), "-m", "latente", "train", name, written, "--out", out,
                 "--source-tokenizer", "char", "--target-tokenizer", "word", "--validation", "0.02", "--stop", "never",
-                "--budget", given.budget, "--threads", "1", *SHAPES[name].split(), *given.more,
+                "--budget", given.budget, "--threads", "1", *SHAPES[name].split(), *words[cut + 1 :],
             ],
             check=True,
         )  # fmt: skip

@@ -1,10 +1,14 @@
-"""Every test has its own cache folder, and two threads so that timings and sums are alike everywhere."""
+"""Every test has its own cache folder, and one thread, in the commands it starts too: as many tests run side by side as there are cores."""
+
+import os
 
 import pytest
 import torch
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("LATENTE_CACHE", str(tmp_path_factory.mktemp("cache")))
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)

@@ -161,8 +161,8 @@ class Search:
     def __post_init__(self) -> None:
         if not 1 <= self.beams <= 1 << 10:
             raise ValueError(f"--beams {self.beams}: from 1 to {1 << 10:,}")
-        if not 0 <= self.length_penalty < float("inf"):
-            raise ValueError(f"--length-penalty {self.length_penalty}: at least 0")
+        if not 0 <= self.length_penalty <= 10:
+            raise ValueError(f"--length-penalty {self.length_penalty}: from 0 to 10")
         if self.no_repeat < 0:
             raise ValueError(f"--no-repeat {self.no_repeat}: at least 0")
 
@@ -182,7 +182,7 @@ class Hypothesis(NamedTuple):
     ended: bool
     """whether its end came, or only that of the room there is"""
     sure: bool = False
-    """whether no target at all is ranked higher: none that was not looked at could be"""
+    """whether no target that ends is ranked higher: none that was not looked at could be"""
 
 
 @torch.inference_mode()
@@ -191,54 +191,60 @@ def search(
     known: Sequence[Hypothesis] | None = None,
 ) -> list[list[Hypothesis]]:  # fmt: skip
     """For each of the sources (B,S) its `n` best targets by beam search, best first: by default as many as there are beams, or fewer.
+    Those that end come before those that only ran out of room.
 
     A beam that ends among the best `beams` candidates is done; a source is done with as many. What cannot come among the `n` best any
-    more, as log-probabilities only fall, is not gone on with; with a target `known` of each source, that is all that cannot beat it.
-    `never` are not written; targets have at most `most` tokens, the end counted (default: as many as the longest of training).
+    more, as log-probabilities only fall, is not gone on with; of one target (`n` = 1), that is all that cannot beat the one that is
+    `known` of each source. `never` are not written; targets have at most `most` tokens, the end counted (default: as many as the
+    longest of training). Raises ValueError where no target has a chance.
     """
     width, device, end = how.beams, source.device, model.spec.end
     n = n or width
+    assert known is None or n == 1, "one target is known"
     cache, barred = model.cache(source), _barred(model, never, device)
     done: list[list[Hypothesis]] = [[] for _ in source] if known is None else [[one] for one in known]
-    full = [width + len(found) for found in done]
-    least = torch.tensor([_least(found, n) for found in done])  # what has to be beaten
-    rival = torch.full((len(source),), -torch.inf)  # of all that was left out: the highest log-probability
+    ended = [0] * len(source)
+    least = torch.tensor([_least(found, n) for found in done], device=device)  # what has to be beaten
+    rival = torch.full_like(least, -torch.inf)  # of all that was left out: the highest log-probability
     room = min(cache.room, most or model.spec.longest_target)
     # A row is a target that is being written: of source going[at], its slot-th best. Rows of a source follow one another.
-    going = at = torch.arange(len(source))
+    going = at = torch.arange(len(source), device=device)
     slot = torch.zeros_like(at)
-    log_probs = torch.zeros(len(source), 1)
+    log_probs = torch.zeros(len(source), 1, device=device)
     tokens = torch.full((len(source), 1), model.spec.begin, device=device)
     written = torch.empty(len(source), 0, dtype=torch.int64, device=device)
     for place in range(1, room + 1):
         each = F.log_softmax(model.logits(tokens, cache)[:, -1], 1).index_fill(1, barred, -torch.inf)
         if how.no_repeat:
             each = each.masked_fill(_repeating(written, how.no_repeat, each.shape[1]), -torch.inf)
-        ahead = each.cpu() + log_probs[at, slot][:, None]
-        both, vocabulary = ahead.new_full((*log_probs.shape, ahead.shape[1]), -torch.inf), ahead.shape[1]
-        both[at, slot] = ahead
-        best, places = both.flatten(1).topk(min(2 * width, both[0].numel()), 1)
+        ahead, vocabulary = each + log_probs[at, slot][:, None], each.shape[1]
+        both = ahead.new_full((*log_probs.shape, vocabulary), -torch.inf).index_put_((at, slot), ahead).flatten(1)
+        best, places = both.topk(min(2 * width, both.shape[1]), 1)
         if best.shape[1] > width:
             rival[going] = torch.maximum(rival[going], best[:, width])
-        row_of = torch.zeros(log_probs.shape, dtype=torch.int64).index_put((at, slot), torch.arange(len(at)))
+        row_of = torch.zeros(log_probs.shape, dtype=torch.int64, device=device)
+        row_of[at, slot] = torch.arange(len(at), device=device)
         rows, new = row_of.gather(1, places // vocabulary), places % vocabulary
         ends = new == end
-        for which, rank in (ends[:, :width] & (best[:, :width] > -torch.inf)).nonzero().tolist():
+        # Only what is worth going on with takes a place, so that places are those of a search that goes on with everything.
+        worth = how.score(best, room) > least[going][:, None]
+        for which, rank in (ends & worth)[:, :width].nonzero().tolist():
             found = done[number := int(going[which])]
             one = _hypothesis(written[rows[which, rank]].tolist(), float(best[which, rank]), how, ended=True)
-            if len(found) < full[number] and one.score > least[number]:
+            if ended[number] < width and one.score > least[number]:
                 found.append(one)
                 least[number] = _least(found, n)
+            ended[number] += 1
         alive = ends.long().argsort(dim=1, stable=True)[:, :width]  # those that go on, best first
         log_probs = best.masked_fill(ends, -torch.inf).gather(1, alive)
-        better = how.score(log_probs, room) > least[going][:, None]
-        for which in [which for which, number in enumerate(going.tolist()) if len(done[number]) == full[number]]:
+        better = how.score(log_probs, room) > least[going][:, None]  # than what has ended by now
+        for which in [which for which, number in enumerate(going.tolist()) if ended[number] >= width]:
             rival[going[which]] = torch.maximum(rival[going[which]], log_probs[which, 0])
             better[which] = False
         at, slot = better.nonzero(as_tuple=True)
         if not len(at):
             break
-        chosen, tokens = (each.gather(1, alive)[at, slot].to(device) for each in (rows, new))
+        chosen, tokens = (each.gather(1, alive)[at, slot] for each in (rows, new))
         tokens = tokens[:, None]
         written = torch.cat([written[chosen], tokens], 1)
         open_, at = at.unique_consecutive(return_inverse=True)
@@ -246,17 +252,21 @@ def search(
         if place < room:
             cache.select(chosen)
     for which, number, told in zip(at.tolist(), slot.tolist(), written.tolist()):
-        if len(found := done[int(going[which])]) < full[int(going[which])]:
-            found.append(_hypothesis(told, float(log_probs[which, number]), how, ended=False))
-    ranked = [sorted(found, key=lambda hypothesis: -hypothesis.score)[:n] for found in done]
+        if ended[of := int(going[which])] < width:
+            done[of].append(_hypothesis(told, float(log_probs[which, number]), how, ended=False))
+            ended[of] += 1
+    if not all(done):
+        raise ValueError("no target has a chance: what the model gives are no numbers, or no token may be written")
+    ranked = [sorted(found, key=lambda one: (not one.ended, -one.score))[:n] for found in done]
     for found, left in zip(ranked, how.score(rival, room).tolist()):
-        found[:1] = [one._replace(sure=one.score >= left) for one in found[:1]]
+        found[0] = found[0]._replace(sure=found[0].ended and found[0].score >= left)
     return ranked
 
 
 def _least(found: list[Hypothesis], n: int) -> float:
     """What has to be beaten to come among the `n` best of what is `found`."""
-    return sorted(hypothesis.score for hypothesis in found)[-n] if len(found) >= n else -torch.inf
+    scores = sorted(one.score for one in found if one.ended)
+    return scores[-n] if len(scores) >= n else -torch.inf
 
 
 def _hypothesis(tokens: list[int], log_prob: float, how: Search, ended: bool) -> Hypothesis:

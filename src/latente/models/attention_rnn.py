@@ -65,7 +65,8 @@ class Cache:
 
     def select(self, rows: Tensor) -> None:
         """Row i goes on from what row `rows[i]` was, int64 (R,): any of them, in the order of their sources."""
-        self.state, self.owner = self.state[rows], rows if self.owner is None else self.owner[rows]
+        if not torch.equal(rows, torch.arange(len(self.state), device=rows.device)):
+            self.state, self.owner = self.state[rows], rows if self.owner is None else self.owner[rows]
 
     def asked(self, of_sources: Tensor) -> Tensor:
         """What each target asks: (B,...) -> (R,...)."""
