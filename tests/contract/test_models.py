@@ -110,8 +110,8 @@ def test_every_spec_trains_and_samples(name, spec):
             model.finish(spec.example(64, keyed(n)) for n in range(4))
         drawn = content(sampled(model, spec, 5, keyed(2)), spec, 5)
         assert torch.equal(content(sampled(model, spec, 5, keyed(2)), spec, 5), drawn)
-        others = [content(sampled(model, spec, 5, keyed(3 + other)), spec, 5) for other in range(3)]
-        assert not all(torch.equal(other, drawn) for other in others)
+        others = (content(sampled(model, spec, 5, keyed(3 + other)), spec, 5) for other in range(3))
+        assert any(not torch.equal(other, drawn) for other in others)
         if getattr(spec, "classes", ()):
             wanted = torch.tensor([1, 0, 2, 1, 0])
             assert torch.equal(model.sample(5, condition=wanted, generator=keyed(2))["label"], wanted)
