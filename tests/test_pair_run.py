@@ -35,7 +35,7 @@ def trained(tmp_path_factory):
         label_smoothing=0.0,
         dropout=0.0,
         quiet=True,
-        threads=2,
+        threads=1,
     )
     assert isinstance(made, PairRun)
     return made

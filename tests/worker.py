@@ -22,11 +22,12 @@ for name in registry.names():
     # What dropout draws differs between one process and two.
     still = {"dropout": 0.0} if hasattr(preset, "dropout") else {}
     model = family.Model(dataclasses.replace(preset, **still), data.spec)
+    recipe = dataclasses.replace(model.recipe, batch_size=16)
     plan = budget.plan(
-        20, model.recipe, precision="float32", threads=1, processes=processes, compile=False, checkpoint_every=None,
+        20, recipe, precision="float32", threads=1, processes=processes, compile=False, checkpoint_every=None,
         validation_items=10,
     )  # fmt: skip
-    trainer = engine.Trainer(devices.fabric("cpu", processes), model, data, model.recipe, plan, seed=0)
+    trainer = engine.Trainer(devices.fabric("cpu", processes), model, data, recipe, plan, seed=0)
     batch = next(iter(trainer.batches(0, 1)))
     gradients = {}
     for phase in trainer.phases:
@@ -38,5 +39,5 @@ for name in registry.names():
     if trainer.fabric.is_global_zero:
         save_file(gradients, out / f"{name}.safetensors")
     # A low rate: a leaky ReLU whose input rounds to the other side of zero makes two opponents drift apart within steps.
-    rate = {"steps": 20, "learning_rate": 1e-4, **still}
+    rate = {"steps": 20, "learning_rate": 1e-4, "batch_size": 16, **still}
     latente.train(name, data, out=out / f"{name}-run", size="tiny", threads=1, quiet=True, **rate)
