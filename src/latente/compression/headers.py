@@ -20,6 +20,7 @@ PIECE = 1 << 18  # bytes of a chunk of text
 TABLE = 1 << 12  # rows of a chunk
 ROWS = 1 << 26  # bytes of their cells
 FIELD = 1 << 16  # tokens of a field of a row
+ITEMS = 1 << 31  # images
 NAMES = 1 << 26  # bytes of all names together
 FILES = 1 << 22  # that have names
 CLASSES = 1 << 16
@@ -52,6 +53,8 @@ class Images:
     """what `exact.digest` says of them"""
     quality: int | None
     """of latents, as the model counts them"""
+    better: int
+    """how many of the images, evenly spread, have the next quality"""
 
     def __post_init__(self) -> None:
         spec = self.spec
@@ -59,6 +62,10 @@ class Images:
         _check(self.size > 0 and self.size * spec.height * spec.width <= PIXELS, "its size of a chunk")
         _check(2 <= self.bits <= exact.MOST_BITS, "its bits of a weight")
         _check((self.quality is not None) == (self.codec == "latents"), "its quality")
+        _check(
+            0 <= self.better <= (self.quality is not None) * max(0, self.items - 1), "how many of its images are better"
+        )
+        _check(self.items <= ITEMS, "its count of images")
         _check(len(self.classes) == len(set(spec.classes)) == len(spec.classes) <= CLASSES, "its classes")
         _check(all(map(_folder, spec.classes)), "the name of a class")
         _check(min(self.classes, default=0) >= 0 <= self.items, "its count of images")

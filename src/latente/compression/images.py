@@ -18,7 +18,7 @@ from latente.codec.reader import Reader
 from latente.compression import chunks, headers, quality
 from latente.compression.chunks import Chunk, Missed
 from latente.compression.coders import REMEMBERED, Coder, Labelled, Lossless, Lossy
-from latente.compression.quality import Wish
+from latente.compression.quality import Point, Wish
 from latente.config import from_json
 from latente.data.dataset import Dataset
 from latente.data.images import check_output, write_parts
@@ -50,63 +50,64 @@ class ImageJob:
         self._estimated = cache(self._estimate)
         say("finding out how many bits a weight is worth")
         self._bits = exact.MOST_BITS if external_model else min(TRIED, key=self._worth)
-        self._quality: int | None = None
+        self._point: Point | None = None
         if hasattr(run.model, "at"):
             say("looking for the quality")
-            self._quality = self._wished()
+            self._point = self._wished()
         self._build()
 
     def _build(self) -> None:
         """Header, parts and coder, for the quality."""
-        net = self._coder(self._quality, self._bits).net
+        point = self._point
+        net = self._coder(point, self._bits).net
         self.header = {
-            "codec": Lossless.name if self._quality is None else Lossy.name, "model": self._run.family.name,
+            "codec": Lossless.name if point is None else Lossy.name, "model": self._run.family.name,
             "config": asdict(from_json(self._run.family.Config, self._run.record["config"])), "spec": asdict(self._run.spec),
             "items": len(self.x), "classes": self._classes, "size": self._size, "bits": self._bits,
-            "weights": exact.digest(net), "quality": self._quality,
+            "weights": exact.digest(net), "quality": point and point.quality, "better": point.better if point else 0,
         }  # fmt: skip
         self.parts = dict(self._names)
         if not self._external:
             self.parts["model"] = exact.pack(net)
             net = network(headers.exactly(headers.Images, self.header, "header"), self.parts["model"])
         self._coding: Coder = Lossless(net, self._classes)
-        if self._quality is not None:
-            self._coding = Lossy(net, self._classes, self._run.model.at(self._quality))
+        if point is not None:
+            self._coding = Lossy(net, self._classes, self._run.model.at(point.quality, point.levels))
 
-    def _coder(self, quality: int | None, bits: int) -> Any:
-        model: Any = self._run.model if quality is None else self._run.model.at(quality)
+    def _coder(self, point: Point | None, bits: int) -> Any:
+        model: Any = self._run.model if point is None else self._run.model.at(point.quality, point.levels)
         net = exact.exact(_kept(model), bits)
-        return Lossless(net, self._classes) if quality is None else Lossy(net, self._classes, model)
+        return Lossless(net, self._classes) if point is None else Lossy(net, self._classes, model)
 
     def _worth(self, bits: int) -> float:
         """Bytes of a file with weights of so many bits; of a lossy one, with what its errors are worth in bytes at its price."""
         lossy = hasattr(self._run.model, "at")
-        coder, each = self._coder(self._run.model.config.levels // 2 if lossy else None, bits), 0.0
+        coder, each = self._coder(Point(self._run.model.config.levels // 2) if lossy else None, bits), 0.0
         if n := len(self._some):
             _, cost, made = coder.code(self._some, self._some_labels, [n])
             each = cost.mean() / 8
             if lossy:
-                each += float(coder.model.prices[0]) * quality.squared(made, self._some) / n / 8
+                each += float(coder.model.prices[0]) * quality.squared(made, self._some).sum() / n / 8
         return len(exact.pack(coder.net)) + each * len(self.x)
 
     def _estimate(self, quality: int) -> float:
         """Bytes of a file of a quality, from what some images take."""
-        coder = self._coder(quality, self._bits)
+        coder = self._coder(Point(quality), self._bits)
         _, cost, _ = coder.code(self._some, self._some_labels, [len(self._some)])
         fixed = sum(map(len, self._names.values())) + (0 if self._external else len(exact.pack(coder.net)))
         return fixed + OVERHEAD[0] + OVERHEAD[1] * -(-len(self.x) // self._size) + cost.mean() / 8 * len(self.x)
 
-    def _wished(self) -> int:
+    def _wished(self) -> Point:
         """The quality that was asked for; ValueError where there is none."""
         qualities, wish = self._run.model.config.levels, self._wish
         if not wish or not len(self.x):
-            return qualities - 1
+            return Point(qualities - 1)
         if wish.psnr is not None:
-            coder = cache(lambda quality: self._coder(quality, self._bits))
+            coder = cache(lambda quality: self._coder(Point(quality), self._bits))
             return quality.good(coder, qualities, wish.psnr, self._some, self.x)
         assert wish.bytes_per_item is not None
         self._most = wish.bytes_per_item * len(self.x)
-        found = quality.small(self._estimated, qualities, self._most)
+        found = quality.small(self._estimated, qualities, self._most, len(self.x))
         if found is None:
             raise self._unreached(self._estimated(0))
         return found
@@ -120,13 +121,17 @@ class ImageJob:
     def settle(self, size: int) -> None:
         """As `Job.settle`."""
         wanted = self._wish.bytes_per_item
-        if wanted is None or size <= wanted * len(self.x) or not len(self.x) or self._quality is None:
+        if wanted is None or size <= wanted * len(self.x) or not len(self.x) or self._point is None:
             return
-        if not self._quality:
+        if self._point == Point(0):
             raise self._unreached(size)
         self._most -= size - wanted * len(self.x)  # by so much the estimate was too low
         self._tries -= 1
-        self._quality = (self._tries and quality.small(self._estimated, self._quality, self._most)) or 0
+        found = quality.small(self._estimated, self._run.model.config.levels, self._most, len(self.x))
+        # Where the estimate still says no less: the quality below.
+        self._point = found if found and found < self._point else Point(max(0, self._point.quality - 1))
+        if not self._tries:
+            self._point = Point(0)
         self._build()
         raise Missed
 
@@ -139,14 +144,15 @@ class ImageJob:
             x = np.ascontiguousarray(self.x[start:stop])
             labels = None if self.labels is None else self.labels[start:stop]
             counts = [len(x[at : at + self._size]) for at in range(0, len(x), self._size)]
-            coded, bits, made = self._coding.code(x, labels, counts)
-            self.squared_error += quality.squared(made, x)
+            levels = None if self._point is None else self._point.each(range(start, stop), len(self.x))
+            coded, bits, made = self._coding.code(x, labels, counts, levels)
+            self.squared_error += quality.squared(made, x).sum()
             cuts = np.cumsum(counts)[:-1]
             known = [None] * len(counts) if labels is None else np.split(labels, cuts)
             contents = [_content(part, of, len(self._classes)) for part, of in zip(np.split(made, cuts), known)]
             payloads = [chunks.kept(content, code) for content, code in zip(contents, coded)]
             if verify:
-                found = _images(self._coding, payloads, counts)
+                found = _images(self._coding, payloads, counts, levels)
                 if [_content(*part, len(self._classes)) for part in found] != contents:
                     raise ValueError("what was decoded is not what was coded; nothing is written")
             for payload, count, each in zip(payloads, counts, np.split(bits, cuts)):
@@ -155,7 +161,7 @@ class ImageJob:
     @property
     def psnr(self) -> float | None:
         """Peak signal-to-noise ratio in dB of what was coded, over all pixels; None where nothing is lost."""
-        return None if self._quality is None or not len(self.x) else quality.psnr(self.squared_error / self.x.size)
+        return None if self._point is None or not len(self.x) else quality.psnr(self.squared_error / self.x.size)
 
 
 class PackedImages:
@@ -170,10 +176,10 @@ class PackedImages:
         elif run.spec != held.spec or hasattr(run.model, "at") != (held.quality is not None):
             raise ValueError("this is not the run it was made with")
         else:
-            net = exact.exact(_kept(run.model, held.quality), held.bits)
+            net = exact.exact(_kept(run.model, _point(held)), held.bits)
         if exact.digest(net) != held.weights:
             raise ValueError("these are not the weights it was made with")
-        self.coding = (Lossless if held.quality is None else Lossy)(net, held.classes)
+        self.coding: Coder = (Lossless if held.quality is None else Lossy)(net, held.classes)
 
     def decode(self, numbers: Sequence[int]) -> list[np.ndarray]:
         """The images of some chunks, uint8 (n,C,H,W) each. Raises Damaged."""
@@ -188,9 +194,12 @@ class PackedImages:
         for number, count in zip(numbers, counts):
             if count > self.held.size:
                 raise chunks.undecodable(self.reader.name, number, ValueError("more images than it can hold"))
-        payloads = [self.reader.chunk(number) for number in numbers]
+        payloads, point = [self.reader.chunk(number) for number in numbers], _point(self.held)
+        levels = None
+        if point is not None:
+            levels = np.concatenate([point.each(self.reader.items_of(number), self.held.items) for number in numbers])
         try:
-            return _images(self.coding, payloads, counts)
+            return _images(self.coding, payloads, counts, levels)
         except Exception as error:  # of a forged payload, each library raises whatever it met
             if len(numbers) > 1:
                 return [self._labelled([number])[0] for number in numbers]  # names the one it is
@@ -234,7 +243,7 @@ def network(held: headers.Images, packed: bytes) -> Any:
     family = headers.family(held.model, "walk" if held.quality is None else "at")
     config = headers.exactly(family.Config, held.config, "config")
     with torch.device("meta"):  # shapes alone
-        kept = _kept(built(family, config, held.spec, 0), held.quality)
+        kept = _kept(built(family, config, held.spec, 0), _point(held))
     weights = sum(p.numel() for p in kept.parameters())
     if weights * headers.LEAST > len(packed):
         raise ValueError(f"{len(packed):,} bytes are no {weights:,} weights")
@@ -249,9 +258,13 @@ def network(held: headers.Images, packed: bytes) -> Any:
     return net
 
 
-def _kept(model: Any, quality: int | None = None) -> Any:
+def _point(held: headers.Images) -> Point | None:
+    return None if held.quality is None else Point(held.quality, held.better)
+
+
+def _kept(model: Any, point: Point | None = None) -> Any:
     """What of a model decoding takes, at a quality."""
-    return getattr(model if quality is None else model.at(quality), "coder", model)
+    return getattr(model if point is None else model.at(point.quality, point.levels), "coder", model)
 
 
 def _together(coder: Coder, size: int) -> int:
@@ -271,15 +284,21 @@ def _kind(classes: int) -> np.dtype:
     return np.dtype("<u1" if classes <= 256 else "<u2")
 
 
-def _images(coder: Coder, payloads: Sequence[bytes], counts: Sequence[int]) -> list[Labelled]:
-    """The images of chunks of so many each. Raises ValueError for payloads that hold others."""
+def _images(
+    coder: Coder, payloads: Sequence[bytes], counts: Sequence[int], levels: np.ndarray | None
+) -> list[Labelled]:
+    """The images of chunks of so many each, of so many `levels`. Raises ValueError for payloads that hold others."""
     classes, shape = len(coder.classes), coder.spec.shape
     heads = [count * _kind(classes).itemsize if classes else 0 for count in counts]
     sizes = [head + count * math.prod(shape) for head, count in zip(heads, counts)]
     contents, modelled = map(list, zip(*map(chunks.opened, payloads, sizes)))
     own = [number for number, coded in enumerate(modelled) if coded]
     if own:
-        x, labels = coder.images([contents[i] for i in own], [counts[i] for i in own])
+        of_own = None
+        if levels is not None:
+            parts = np.split(levels, np.cumsum(counts)[:-1])
+            of_own = np.concatenate([parts[i] for i in own])
+        x, labels = coder.images([contents[i] for i in own], [counts[i] for i in own], of_own)
         cuts = np.cumsum([counts[i] for i in own])[:-1]
         known = [None] * len(own) if labels is None else np.split(labels, cuts)
         for i, part, of in zip(own, np.split(x, cuts), known):

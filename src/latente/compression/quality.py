@@ -1,6 +1,8 @@
 """How good lossy images are to be, or how small, and the quality of a `compressor` that makes them so.
 
     some images: bisect the qualities --> all images: is it so? --no--> a neighbouring quality
+                                                            |
+                                                            +--> as many images of the next quality as the wish allows
 
 Both figures rise with quality, nearly always. N images.
 """
@@ -12,6 +14,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -41,15 +44,35 @@ class Wish:
         return self.psnr is not None or self.bytes_per_item is not None
 
 
-def good(coder: Callable[[int], Lossy], qualities: int, wanted: float, some: np.ndarray, x: np.ndarray) -> int:
-    """The least quality whose images (N,C,H,W) are as good as `wanted` dB, looked for on `some` of them. Raises ValueError where there
-    is none."""
+class Point(NamedTuple):
+    """How good images are coded: `better` of them, evenly spread, by the quality after `quality`, the others by that."""
+
+    quality: int
+    better: int = 0
+
+    @property
+    def levels(self) -> int:
+        """How many qualities that takes."""
+        return 1 + (self.better > 0)
+
+    def each(self, numbers: range, items: int) -> np.ndarray:
+        """0 or 1 for each of the images `numbers` of so many, int64: which of the qualities it has."""
+        at = np.arange(numbers.start, numbers.stop, dtype=np.int64)
+        return (at + 1) * self.better // items - at * self.better // items
+
+
+def good(coder: Callable[[int], Lossy], qualities: int, wanted: float, some: np.ndarray, x: np.ndarray) -> Point:
+    """The fewest bits whose images (N,C,H,W) are as good as `wanted` dB, looked for on `some` of them first. Raises ValueError where
+    there is no such quality."""
 
     @cache
-    def reached(quality: int, of_all: bool) -> float:
+    def errors(quality: int, of_all: bool) -> np.ndarray:
         images, lossy = x if of_all else some, coder(quality)
         parts = [images[at : at + CHUNK] for at in range(0, len(images), CHUNK)]
-        return psnr(sum(squared(lossy.coarse(part), part) for part in parts) / images.size)
+        return np.concatenate([squared(lossy.coarse(part), part) for part in parts])
+
+    def reached(quality: int, of_all: bool) -> float:
+        return psnr(errors(quality, of_all).sum() / (x if of_all else some).size)
 
     def least(enough: float) -> int:
         found = bisect_left(range(qualities), True, key=lambda quality: reached(quality, False) >= enough)
@@ -70,13 +93,26 @@ def good(coder: Callable[[int], Lossy], qualities: int, wanted: float, some: np.
         raise ValueError(
             f"--psnr {wanted:g}: this model reaches {reached(found, of_all):.2f} dB; train it longer, or a larger size"
         )
-    return found
+    if not found:
+        return Point(0)
+    low, high, most = errors(found - 1, of_all), errors(found, of_all), x.size * 255**2 / 10 ** (wanted / 10)
+    better = max(1, math.ceil((low.sum() - most) / max(low.sum() - high.sum(), 1e-9) * len(x)))
+    while better < len(x):
+        point = Point(found - 1, better)
+        if np.where(point.each(range(len(x)), len(x)), high, low).sum() <= most:
+            return point
+        better += 1 + len(x) // 1000
+    return Point(found)
 
 
-def small(size: Callable[[int], float], qualities: int, most: float) -> int | None:
-    """The highest quality of at most so many bytes; None where there is none."""
-    above = bisect_left(range(qualities), True, key=lambda quality: size(quality) > most)
-    return above - 1 if above else None
+def small(size: Callable[[int], float], qualities: int, most: float, n: int) -> Point | None:
+    """As good as can be with `n` images in at most so many bytes, `size` being those of a quality; None where there is nothing."""
+    found = bisect_left(range(qualities), True, key=lambda quality: size(quality) > most) - 1
+    if found < 0:
+        return None
+    if found == qualities - 1:
+        return Point(found)
+    return Point(found, min(n - 1, int((most - size(found)) / (size(found + 1) - size(found)) * n)))
 
 
 def psnr(squared_error: float) -> float:
@@ -84,5 +120,6 @@ def psnr(squared_error: float) -> float:
     return 10 * math.log10(255**2 / squared_error) if squared_error > 0 else math.inf
 
 
-def squared(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.square(a.astype(np.float64) - b).sum())
+def squared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The sum of squared errors of each image, (N,)."""
+    return np.square(a.astype(np.float64) - b).reshape(len(a), -1).sum(1)

@@ -249,9 +249,9 @@ class Coder(nn.Module):
         """Symbols of a quality -> (B,C,H,W), in units of the weights."""
         return self.synthesis(self.latents(symbols, level), level)[:, :, : self.spec.height, : self.spec.width]
 
-    def shown(self, symbols: Tensor, level: int) -> Tensor:
-        """Symbols (B,K,h,w) of one quality as images, uint8."""
-        pixels = self.pixels(symbols, torch.full((len(symbols),), level, device=symbols.device))
+    def shown(self, symbols: Tensor, level: int | Tensor) -> Tensor:
+        """Symbols (B,K,h,w) of one quality, or of a quality each (B,), as images, uint8."""
+        pixels = self.pixels(symbols, torch.as_tensor(level, device=symbols.device).expand(len(symbols)))
         return ((pixels / self.one + 1) * 127.5).clamp(0, 255).round().to(torch.uint8)
 
     def known(self, level: Tensor, label: Tensor | None) -> Tensor:
@@ -345,20 +345,20 @@ class Model(nn.Module):
 
     # ---- use ------------------------------------------------------------------------------------------------------
 
-    def at(self, level: int) -> Model:
-        """A copy that knows one quality alone, as its level 0."""
-        if not 0 <= level < self.config.levels:
-            raise ValueError(f"quality {level}: from 0 to {self.config.levels - 1}")
-        made = copy.deepcopy(self)
-        made.config = made.coder.config = replace(self.config, levels=1)
+    def at(self, level: int, levels: int = 1) -> Model:
+        """A copy that knows only so many qualities from `level` on, as its levels 0, 1, ..."""
+        if not 0 <= level <= self.config.levels - levels:
+            raise ValueError(f"quality {level}: from 0 to {self.config.levels - levels}")
+        made, kept = copy.deepcopy(self), slice(level, level + levels)
+        made.config = made.coder.config = replace(self.config, levels=levels)
         for table in (made.encoder.level, made.coder.level, made.coder.steps, made.coder.synthesis.level):
-            table.weight, table.num_embeddings = nn.Parameter(table.weight.detach()[level : level + 1]), 1
-        made.prices = self.prices[level : level + 1]
+            table.weight, table.num_embeddings = nn.Parameter(table.weight.detach()[kept]), levels
+        made.prices = self.prices[kept]
         return made
 
-    def symbols(self, batch: Batch, level: int) -> Tensor:
-        """What images of a quality are coded as, int64 (B,K,h,w)."""
-        each = torch.full((len(batch["x"]),), level, device=self.prices.device)
+    def symbols(self, batch: Batch, level: int | Tensor) -> Tensor:
+        """What images of a quality, or of a quality each (B,), are coded as, int64 (B,K,h,w)."""
+        each = torch.as_tensor(level, device=self.prices.device).expand(len(batch["x"]))
         return self.scaled(batch["x"], each).round().long()
 
     def rate(self, batch: Batch, level: int) -> tuple[Tensor, Tensor]:
