@@ -21,7 +21,7 @@ from latente.data import named
 
 SHAPES = {
     # The same time each: many pairs a step, and most of the layers where all letters are read at once.
-    "seq2seq": "--width 160 --layers 4 --decoder-layers 1 --dropout 0.1 --weight-decay 0.1 --batch-size 512",
+    "seq2seq": "--width 160 --layers 4 --decoder-layers 1 --dropout 0.05 --batch-size 512",
     "attention-rnn": "--width 256 --batch-size 256",
 }
 
