@@ -684,6 +684,12 @@ def test_lossy_files_are_as_good_or_as_small_as_wished(compressor, tmp_path, cap
         assert said in capsys.readouterr().err and not (tmp_path / "x.latente").exists()
 
 
+def test_a_file_from_before_there_were_better_images_is_read(compressor, tmp_path):
+    found = compress(compressor, "digits", tmp_path / "d.latente", verify=False)
+    header = Reader(found.path).header
+    assert header["better"] == 0 and headers.read({n: v for n, v in header.items() if n != "better"}).better == 0
+
+
 def test_better_images_are_spread_evenly():
     for better, items in ((0, 7), (1, 7), (3, 7), (6, 7), (250, 1000)):
         each = Point(2, better).each(range(items), items)

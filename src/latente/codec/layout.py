@@ -26,7 +26,7 @@ from hashlib import blake2b
 from typing import Any
 
 MAGIC = b"\xabLAT\r\n\x1a\n"  # not text; changed by whatever converts line ends or clears the eighth bit
-VERSION = 3
+VERSION = 2
 
 START = struct.Struct("<8sHI8s")
 FOOTER = struct.Struct("<I8s4s")

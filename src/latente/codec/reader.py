@@ -124,10 +124,10 @@ class Reader:
         if len(start) < layout.START.size or start[:8] != layout.MAGIC:
             raise self._damaged("header", "cut off, or changed as if it were text")
         _, version, length, check = layout.START.unpack(start)
-        if version > layout.VERSION or 0 < version < layout.VERSION:
-            newer = version > layout.VERSION
-            said = f"{self.name} is of format {version}, from {'a newer' if newer else 'an older'} latente"
-            raise ValueError(f"{said}; this one reads {layout.VERSION}" + (": upgrade" if newer else ""))
+        if version > layout.VERSION or version == 1:
+            age = "a newer latente" if version > 1 else "an older latente"
+            said = f"{self.name} is of format {version}, from {age}; this one reads {layout.VERSION}"
+            raise ValueError(said + (": upgrade" if version > 1 else ""))
         if length > layout.MOST_HEAD:
             raise self._damaged("header", "too long")
         head = self._read(layout.START.size, length, "header")
