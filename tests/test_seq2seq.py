@@ -30,6 +30,7 @@ every_shape = pytest.mark.parametrize("shape", SHAPES)
 
 def made(shape, spec=SPEC, **config):
     """A model with random weights all over: fresh ones hold zeros, which would hide what a part does."""
+    torch.manual_seed(0)  # else they would depend on which tests ran before in the same process
     name, own = SHAPES[shape]
     family = registry.load(name)
     model = family.Model(dataclasses.replace(family.Config.preset("tiny", spec), **own, **config), spec).eval()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -71,17 +72,8 @@ def train(words: list[str], started: float) -> int:
     settings = (family.Config, Recipe, OPTIONS[family.kind])
     given = vars(parsed(flags(Train, *settings), rest, f"latente train {name}"))
     from latente import launch
-    from latente.training.stopping import Diverged, Interrupted
 
-    try:
-        made = launch.train(name, **{k: v for k, v in given.items() if v is not None}, started=started)
-    except Interrupted as error:
-        return _interrupted(error)
-    except Diverged as error:
-        print(f"latente: {error}", file=sys.stderr)
-        return 1
-    _after(made)
-    return 0
+    return _ended(lambda: launch.train(name, **{k: v for k, v in given.items() if v is not None}, started=started))
 
 
 @dataclass
@@ -107,13 +99,20 @@ class Resume:
 def resume(words: list[str], started: float) -> int:
     given = vars(parsed(flags(Resume), words, "latente resume"))
     from latente import launch
+
+    return _ended(lambda: launch.resume(given.pop("run"), **given))
+
+
+def _ended(training: Callable[[], Any]) -> int:
+    """Trains, and says how it ended; the exit code."""
     from latente.training.stopping import Diverged, Interrupted
 
-    path = given.pop("run")
     try:
-        made = launch.resume(path, **given)
+        made = training()
     except Interrupted as error:
-        return _interrupted(error)
+        path = shlex.quote(str(error.path))
+        print(f"latente: interrupted at step {error.step}, saved; go on with: latente resume {path}", file=sys.stderr)
+        return 130
     except Diverged as error:
         print(f"latente: {error}", file=sys.stderr)
         return 1
@@ -133,9 +132,3 @@ def _after(made: Any) -> None:
         what = "Targets" if made.spec.kind == "pair" else "Samples"
         print(f"{made.path} is ready. {what} so far: {made.path / 'samples'}")
         print(f"next: latente {following}")
-
-
-def _interrupted(error: Any) -> int:
-    path = shlex.quote(str(error.path))
-    print(f"latente: interrupted at step {error.step}, saved; go on with: latente resume {path}", file=sys.stderr)
-    return 130

@@ -148,7 +148,7 @@ def read(header: Any) -> Images | Texts | Tables:
     codec = header.get("codec")
     if not isinstance(codec, str) or codec not in KINDS:
         raise ValueError(f"it is coded by {codec!r:.40}, which this latente does not know: upgrade")
-    if KINDS[codec] is Images and type(header) is dict:
+    if KINDS[codec] is Images:
         header = {"better": 0, **header}  # which older files lack
     return exactly(KINDS[codec], header, "header")
 

@@ -98,9 +98,8 @@ class PairRun(Run):
             how = replace(how, beams=max(n, how.beams))
         found = [[Hypothesis([], 0.0, 0.0, True, True)] for _ in texts]
         if isinstance(how, Search):
-            if (
-                n == 1 and how.beams > 1
-            ):  # most targets are sure with one beam; those of the others it finds are to be beaten
+            if n == 1 and how.beams > 1:
+                # Most targets are sure with one beam; those of the others that it finds are to be beaten.
                 self._search(side, np.flatnonzero(~blank), replace(how, beams=1), 1, tokens, found)
                 unsure = np.array([number for number, (best,) in enumerate(found) if not best.sure], np.int64)
                 self._search(side, unsure, how, 1, tokens, found, beat=True)
