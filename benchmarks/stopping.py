@@ -1,9 +1,10 @@
 """When a GAN stops by itself: a training allowed far too long, with the rule and without, and one that collapses.
 
-    python benchmarks/stopping.py FOLDER [--source digits] [--steps 6000] [--size tiny] [--collapse] [flags of latente train]
+    python benchmarks/stopping.py FOLDER [--source digits] [--items N] [--steps 6000] [--size tiny] [--collapse] [flags of latente train]
 
 Without the rule, the Frechet distance of samples to the test split (features learned on the training split) is measured at every
-look of the full-length run; with it, at the checkpoint the run is used with. Prints both, and where each was.
+look of the full-length run; with it, at the checkpoint the run is used with. Prints both, and where each was. With --items only so
+many images of the training split are trained on and validated with; the test split stays as it is.
 """
 
 import argparse
@@ -16,6 +17,8 @@ import torch
 
 import latente
 from latente import checkpoint, looks, optim
+from latente.data.dataset import ImageOptions
+from latente.data.sources import open_source
 from latente.evaluation import distances, images
 from latente.rng import keyed
 from latente.run import CHUNK, held
@@ -60,10 +63,20 @@ def collapsing(start: int, stop: int) -> None:
     optim.multiplier = spiked
 
 
+def few(source: str, items: int, path: Path) -> Path:
+    """The first images of the training split and all of the test split, as a file."""
+    data = open_source(source, ImageOptions())
+    train, test = data.splits["train"][:items], data.splits["test"]
+    x, y = data.images[:, 0], data.labels
+    np.savez(path, x_train=x[train], y_train=y[train], x_test=x[test], y_test=y[test])
+    return path
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--source", default="digits")
+    parser.add_argument("--items", type=int)
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--size", default="tiny")
     parser.add_argument(
@@ -71,7 +84,8 @@ def main() -> None:
     )
     given, more = parser.parse_known_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    flags = {"source": given.source, "steps": given.steps, "size": given.size, "stop": "judge", "quiet": True}
+    source = few(given.source, given.items, given.folder / "few.npz") if given.items else given.source
+    flags = {"source": source, "steps": given.steps, "size": given.size, "stop": "judge", "quiet": True}
     if len(more) % 2 or not all(flag.startswith("--") for flag in more[::2]):
         parser.error(f"flags of latente train and their values: {' '.join(more)}")
     flags |= {flag[2:].replace("-", "_"): json.loads(value) for flag, value in zip(more[::2], more[1::2])}

@@ -20,6 +20,7 @@ SPEC = PairSpec(13, 11, 12, 12, usual_target=6.0)
 SHAPES = {
     "modern": ("seq2seq", {}),
     "swiglu": ("seq2seq", {"activation": "swiglu", "tied": False, "decoder_layers": 1}),
+    "both ends": ("seq2seq", {"both_ends": True}),
     "textbook": ("seq2seq", {"shape": "textbook"}),
     "textbook, norms before": ("seq2seq", {"shape": "textbook", "norm": "pre"}),
     "rnn": ("attention-rnn", {}),
@@ -213,6 +214,10 @@ def test_label_smoothing_is_torchs_and_figures_are_without_it(shape):
     assert float(training.terms["nats_per_token"]) == pytest.approx(expected(0.0), rel=1e-5)
     assert float(model.eval()(batch, "main", 1.0).total) == pytest.approx(expected(0.0), rel=1e-5)
     assert float(-model.log_prob(batch).mean()) / SPEC.usual_target == pytest.approx(expected(0.0), rel=1e-5)
+    told = [cut(row)[0] for row in batch["target"]]
+    wrong = sum(int((logits[i, :, : len(row) - 1].argmax(0) != row[1:]).sum()) for i, row in enumerate(told))
+    found = model(batch, "main", 1.0).terms["token_error"]
+    assert 0 < wrong and float(found) == pytest.approx(wrong / len(told) / SPEC.usual_target, rel=1e-5)
 
 
 def test_tied_embeddings_are_one():
