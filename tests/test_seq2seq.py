@@ -13,6 +13,7 @@ from torch import nn
 
 from latente import registry
 from latente.generation import Sampling, Search, _repeating, search, targets
+from latente.models import seq2seq
 from latente.rng import keyed
 from latente.spec import PairSpec
 
@@ -31,7 +32,6 @@ every_shape = pytest.mark.parametrize("shape", SHAPES)
 
 def made(shape, spec=SPEC, **config):
     """A model with random weights all over: fresh ones hold zeros, which would hide what a part does."""
-    torch.manual_seed(0)  # else they would depend on which tests ran before in the same process
     name, own = SHAPES[shape]
     family = registry.load(name)
     model = family.Model(dataclasses.replace(family.Config.preset("tiny", spec), **own, **config), spec).eval()
@@ -217,7 +217,24 @@ def test_label_smoothing_is_torchs_and_figures_are_without_it(shape):
     told = [cut(row)[0] for row in batch["target"]]
     wrong = sum(int((logits[i, :, : len(row) - 1].argmax(0) != row[1:]).sum()) for i, row in enumerate(told))
     found = model(batch, "main", 1.0).terms["token_error"]
-    assert 0 < wrong and float(found) == pytest.approx(wrong / len(told) / SPEC.usual_target, rel=1e-5)
+    assert wrong > 0 and float(found) == pytest.approx(wrong / len(told) / SPEC.usual_target, rel=1e-5)
+
+
+@pytest.mark.parametrize(("masked", "causal"), [(True, False), (False, True), (False, False)])
+def test_attention_that_trains_in_bfloat16_is_torchs(masked, causal):
+    drawn = [torch.randn(3, 2, 7, 8, generator=keyed(name)).bfloat16() for name in ("query", "key", "value", "way")]
+    mask = (torch.arange(7) < torch.tensor([7, 3, 1])[:, None])[:, None, None] if masked else None
+    found = []
+    for attention in (
+        seq2seq.attended,
+        lambda q, k, v, mask, causal: F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal),
+    ):
+        given = [x.clone().requires_grad_() for x in drawn[:3]]
+        made = attention(*given, mask, causal)
+        made.backward(drawn[3])
+        found.append([made, *(x.grad for x in given)])
+    for ours, theirs in zip(*found):
+        torch.testing.assert_close(ours, theirs, atol=0.03, rtol=0.03)
 
 
 def test_tied_embeddings_are_one():

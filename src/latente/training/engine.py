@@ -375,7 +375,9 @@ class Trainer:
         """Whether the held-out figures are the best so far (where none counts: always), and their record."""
         figures = self.validate()
         monitor = self.model.monitor
-        best = monitor is None or figures[monitor] <= self.best  # of two that are alike, the one that was trained longer
+        best = (
+            monitor is None or figures[monitor] <= self.best
+        )  # of two that are alike, the one that was trained longer
         if monitor is not None:
             self.best, self.stale = (figures[monitor], 0) if best else (self.best, self.stale + 1)
         if self.plan.stop == "loss" and self.stale >= stopping.PATIENCE and self.step < self.plan.steps:
