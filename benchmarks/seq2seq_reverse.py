@@ -24,8 +24,8 @@ data, out, threads, steps = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), in
 files = {name: (data / name).read_text().splitlines() for name in ("train.src", "train.trg", "test.src")}
 run = latente.train(
     "seq2seq", list(zip(files["train.src"], files["train.trg"])), tokenizer="word", test=0.0, validation=0.02, steps=steps,
-    checkpoint_every=steps, batch_size=32, layers=1, width=64, heads=2, dropout=0.0, label_smoothing=0.0, threads=threads,
-    stop="never", out=out + "/run", quiet=True,
+    checkpoint_every=steps, batch_size=32, layers=1, width=64, heads=2, dropout=0.0, label_smoothing=0.0, both_ends=True,
+    threads=threads, stop="never", out=out + "/run", quiet=True,
 )
 Path(out, "test.made").write_text("".join(f"{line}\\n" for line in run.translate(files["test.src"], beams=1)))
 """

@@ -7,8 +7,10 @@ from itertools import product
 
 import numpy as np
 import pytest
+import torch
 
 import latente
+from latente import checkpoint
 from latente.cli import main
 from latente.data.errors import DataError
 from latente.data.pair_outputs import check_pair_output, columns, read_lines, write_pairs
@@ -17,6 +19,7 @@ from latente.evaluation.scores import Score
 from latente.reports import verdict, write
 from latente.run import PairRun
 from latente.run.pairs import Translation
+from latente.training import engine
 
 COPY = [("".join(letters), "".join(letters).upper()) for letters in product("abcde", repeat=4)]
 
@@ -178,6 +181,10 @@ def test_a_run_goes_through_the_command_line(tmp_path, capsys, monkeypatch):
     assert f"latente translate {run}" in capsys.readouterr().out
     assert main(["translate", run, "1984", "--tokens", "5"]) == 0
     assert capsys.readouterr().out.count("\n") == 1
+    drawn = ["translate", run, "7", "--temperature", "1", "--top-k", "9", "--top-p", "0.9", "--n", "3", "--tokens", "5"]
+    assert main(drawn) == main(drawn) == 0
+    lines = capsys.readouterr().out.split("\n")
+    assert len(lines) == 7 and lines[:3] == lines[3:6]
     monkeypatch.setattr("sys.stdin", io.StringIO("1\n2\n\n3\n"))
     assert main(["translate", run, "--beams", "1"]) == 0
     lines = capsys.readouterr().out.split("\n")
@@ -231,6 +238,45 @@ def test_shared_vocabularies_and_other_tokenizers_are_opened_again(tmp_path):
         out = tmp_path / str(number)
         latente.train("seq2seq", "roman", out=out, **flags, **options)
         assert len(latente.load(out).sample(2)["target"]) == 2
+
+
+def test_the_checkpoint_with_the_fewest_wrong_tokens_is_kept_and_the_later_of_two_alike(tmp_path, monkeypatch):
+    errors = iter([0.5, 0.3, 0.3, 0.4, 0.4, 0.2])
+    monkeypatch.setattr(
+        engine.Trainer, "validate", lambda self: {"nats_per_token": float(self.step), "token_error": next(errors)}
+    )
+    flags = {"size": "tiny", "batch_size": 16, "quiet": True, "threads": 1, "checkpoint_every": 2, "stop": "loss"}
+    run = latente.train("seq2seq", "roman", out=tmp_path / "run", steps=40, **flags)
+    assert run.record["stopped"].startswith("held-out token error was no better for 3 checkpoints")
+    assert checkpoint.index(run.path)["best"] == "00000006" and run.record["plan"]["steps"] == 10
+
+
+def test_a_model_of_sentences_that_learned_little_is_measured_by_shared_phrases_and_its_errors_have_maps(tmp_path):
+    pairs = [(f"the cat sat on mat {n}", f"le chat est la {n % 7} .") for n in range(120)]
+    flags = {"size": "tiny", "batch_size": 16, "quiet": True, "threads": 1, "tokenizer": "word"}
+    found = latente.train("seq2seq", pairs, out=tmp_path / "run", steps=3, **flags).evaluate(source=pairs)
+    assert 0 <= found["bleu"].value < 100 and found["bleu"].reference > 0 and found.made["free wording"]
+    wrong = found.galleries[0]
+    assert wrong.rows and any(wrong.maps)
+
+
+def test_pairs_train_in_bfloat16_and_go_on_exactly(tmp_path, monkeypatch):
+    flags = {"steps": 6, "size": "tiny", "batch_size": 16, "quiet": True, "threads": 1, "precision": "bfloat16"}
+    whole = latente.train("seq2seq", "roman", out=tmp_path / "whole", checkpoint_every=3, **flags)
+    log = engine.Trainer._log
+
+    def cut(self, *given):
+        if self.step == 5:
+            raise KeyboardInterrupt
+        return log(self, *given)
+
+    monkeypatch.setattr(engine.Trainer, "_log", cut)
+    with pytest.raises(KeyboardInterrupt):
+        latente.train("seq2seq", "roman", out=tmp_path / "cut", checkpoint_every=3, **flags)
+    monkeypatch.setattr(engine.Trainer, "_log", log)
+    resumed = latente.resume(tmp_path / "cut", quiet=True)
+    for (name, ours), theirs in zip(resumed.model.state_dict().items(), whole.model.state_dict().values()):
+        assert torch.equal(ours, theirs), name
 
 
 def test_files_of_targets(tmp_path):

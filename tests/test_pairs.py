@@ -161,6 +161,17 @@ def test_a_tab_inside_a_text(tmp_path):
     assert pairs_of(opened(tsv(tmp_path / "quoted.tsv", quoted)))[7] == ("a\tb", "c")
 
 
+def test_a_tab_inside_a_text_of_other_files(tmp_path):
+    rows = [*PAIRS[:7], ("a\tb", "c"), *PAIRS[7:]]
+    named = [{"source": source, "target": target} for source, target in rows]
+    files = [tmp_path / f"p.{suffix}" for suffix in ("csv", "jsonl", "parquet")]
+    files[0].write_text("source,target\n" + "".join(f'"{a}","{b}"\n' for a, b in rows), encoding="utf-8")
+    files[1].write_text("".join(json.dumps(row) + "\n" for row in named), encoding="utf-8")
+    pq.write_table(pa.Table.from_pylist(named), files[2])
+    for path in files:
+        assert pairs_of(opened(path)) == rows, path.name
+
+
 def test_quotes_that_are_signs_like_others(tmp_path):
     rows = [*PAIRS, ('"Go!" she said.', "„Geh!“"), ('"', "x")]
     assert pairs_of(opened(tsv(tmp_path / "p.tsv", rows))) == rows
@@ -203,7 +214,7 @@ def test_one_character_pairs():
     assert batch["target"][0].tolist()[::2] == [PairSpec.begin, PairSpec.end]
 
 
-def test_a_line_of_ten_thousand_characters_is_left_out_or_learnt():
+def test_a_line_of_ten_thousand_characters_is_left_out_or_kept_where_that_is_asked_for():
     data = opened([*PAIRS, ("a" * 10_000, "b")])
     assert data.spec.longest_source < 20 and data.audit.long == 1
     assert any("1 pairs are too long and left out, first pairs, pair 60" in line for line in data.warnings())

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import latente
-from latente import checkpoint, looks
+from latente import checkpoint, looks, registry
 from latente.training import stopping
 from latente.training.stopping import Look
 
@@ -99,13 +99,22 @@ def test_a_training_that_gets_no_better_winds_up_with_a_falling_rate_and_keeps_t
     assert run.record["plan"]["steps"] == ending["to"] and run.record["plan"]["decay_start"] <= ending["step"]
     best = int(checkpoint.index(run.path)["best"])
     assert best == stopping.planned(100)[2] and f"step {best} is kept" in run.record["stopped"]
+    assert "too few held-out items" not in run.record["stopped"]
+
+
+def test_too_little_data_to_say_that_samples_cannot_be_told_apart_is_said(judged_run):
+    run = judged_run(lambda step, n: look(step, 0.5, bound=0.55, distance=1 / n, enough=False))
+    assert (
+        run.record["stopped"].startswith("all steps done") and "too few held-out items to say" in run.record["stopped"]
+    )
 
 
 def test_a_collapse_goes_back_to_the_best_checkpoint_at_half_the_rate_once(judged_run):
-    seen = []
+    seen, numbers = [], []
 
     def says(step, n):
         seen.append(step)
+        numbers.append(n)
         bad = len(seen) in (5, 6) or len(seen) > 12
         return look(step, 1.0 if bad else 0.9 - 0.02 * len(seen), 50.0 if bad else 5 - 0.3 * len(seen))
 
@@ -117,7 +126,8 @@ def test_a_collapse_goes_back_to_the_best_checkpoint_at_half_the_rate_once(judge
     assert "collapsed" in run.record["stopped"] and rest[-1]["event"] == "ending"
     assert int(checkpoint.index(run.path)["best"]) < run.record["plan"]["steps"]
     state = checkpoint.read_state(run.path)
-    assert state["lr_scale"] == 0.5 and len(state["looks"]) == len(seen) - 2
+    assert state["lr_scale"] == 0.5 and len(state["looks"]) == len(seen) - 2 and state["judged"] == len(seen)
+    assert numbers == list(range(1, len(seen) + 1))  # what a look has spent of alpha stays spent
 
 
 def test_held_out_loss_that_gets_no_better_ends_a_training(tmp_path):
@@ -199,6 +209,14 @@ def cut_at(number, glance):
         return glance(self, model, step, count)
 
     return call
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"), [("gan", "judge"), ("table-gan", "judge"), ("vae", "loss"), ("gpt", "loss"), ("seq2seq", "loss")]
+)
+def test_what_ends_a_training_within_a_budget_and_nothing_else_by_itself(name, rule):
+    family = registry.load(name)
+    assert looks.rule("auto", family, True, False) == rule and looks.rule("auto", family, False, False) == "never"
 
 
 def test_short_budgets_and_little_data_are_said_to_go_without_a_judge(tmp_path, capfd):

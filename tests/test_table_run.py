@@ -190,6 +190,16 @@ def test_from_the_command_line_and_back(run, tmp_path, capsys):
     people(5).drop(columns=["wage"]).to_csv(tmp_path / "gaps.csv", index=False)
     assert said("fill", run.path, tmp_path / "gaps.csv", "--out", tmp_path / "full.csv")[0] == 0
     assert len(pd.read_csv(tmp_path / "full.csv")) == 5
+    verify = "verify", run.path, tmp_path / "full.csv"
+    assert said(*verify, "--source", tmp_path / "gaps.csv")[1].startswith("same bytes")
+    code, text = said(*verify)
+    assert code == 2 and "was made of gaps.csv: give that again" in text
+    code, text = said(*verify, "--source", tmp_path / "rows.csv")
+    assert code == 2 and "rows.csv is not what" in text
+    filled = (tmp_path / "full.csv").read_text()
+    (tmp_path / "full.csv").write_text(filled.replace("north", "south"))
+    code, text = said(*verify, "--source", tmp_path / "gaps.csv")
+    assert code == 1 and "were changed after they were made" in text
     assert "north" in said("predict", run.path, tmp_path / "gaps.csv", "--target", "country")[1]
     code, text = said("sample", run.path, "--n", 3, "--given", "age=old")
     assert code == 2 and text.count("\n") == 1

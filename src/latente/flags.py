@@ -6,15 +6,22 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Mapping
-from dataclasses import MISSING, fields, make_dataclass
+from dataclasses import MISSING, field, fields, make_dataclass
+from itertools import chain
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+_SEVERAL = "several"
 
 
 def parsed(kind: Any, words: list[str], program: str) -> Any:
     """The dataclass `kind` filled from the words of a command line; SystemExit after help or a message about bad ones."""
     import tyro
 
-    return tyro.cli(kind, args=words, prog=program)
+    given = tyro.cli(kind, args=words, prog=program)
+    for f in fields(kind):
+        if _SEVERAL in getattr(f.type, "__metadata__", ()):
+            setattr(given, f.name, list(chain.from_iterable(getattr(given, f.name))) or None)
+    return given
 
 
 def flags(command: Any, *settings: Any) -> Any:
@@ -26,7 +33,8 @@ def flags(command: Any, *settings: Any) -> Any:
     hints, help_ = get_type_hints(command, include_extras=True), field_docs(command)
     for f in fields(command):
         kind = _flag(hints[f.name], help_[f.name], None)
-        made.append((f.name, kind, f) if f.default is not MISSING else (f.name, kind))
+        default = field(default_factory=list) if _SEVERAL in kind.__metadata__ else f
+        made.append((f.name, kind, default) if f.default is not MISSING else (f.name, kind))
     for owner in settings:
         hints, help_ = get_type_hints(owner), field_docs(owner)
         decided = {"Config": "(default: by size)", "Recipe": "(default: by model)"}.get(owner.__name__)
@@ -52,8 +60,11 @@ def _flag(hint: Any, help_: str, decided: str | None) -> Any:
         return Annotated[hint, tyro.conf.arg(help=help_)]
     # What only Python can give, a mapping, is no word of a command line.
     (inner,) = (kind for kind in get_args(hint) if kind is not type(None) and get_origin(kind) is not Mapping)
+    if get_origin(inner) is list:  # `--flag A B` and `--flag A --flag B`
+        append = tyro.conf.UseAppendAction[list[tuple[str, ...]]]
+        return Annotated[append, _SEVERAL, tyro.conf.arg(help=help_, metavar="TEXT ...", help_behavior_hint="")]
     choices = ("True", "False") if inner is bool else get_args(inner) if get_origin(inner) is Literal else ()
-    named = "TEXT" if inner is str else "TEXT ..." if get_origin(inner) is list else inner.__name__.upper()
+    named = "TEXT" if inner is str else inner.__name__.upper()
     shown = "{" + ",".join(choices) + "}" if choices else named
     return Annotated[hint, tyro.conf.arg(help=help_, metavar=shown, help_behavior_hint=decided or "")]
 

@@ -34,11 +34,13 @@ def evaluate(words: list[str], started: float) -> int:
     from latente import reports, run
     from latente.evaluation import scores as of
 
+    for text in given.fail_if or ():
+        of.condition(text)  # one that cannot be read is refused before anything is measured
     opened = run.load(given.run, model_file=given.model_file)
     with Console(stderr=True).status("the data is opened") as status:
         evaluation = opened.evaluate(seed=given.seed, say=status.update)
-    failed = [condition for condition in given.fail_if or () if of.check(evaluation.scores, condition)]
     page = reports.write(opened, evaluation, opened.reopened().describe())
+    failed = [text for text in given.fail_if or () if of.check(evaluation.scores, text)]
     if given.json:
         print((page.parent / "metrics.json").read_text(encoding="utf-8"), end="")
     else:
@@ -49,8 +51,8 @@ def evaluate(words: list[str], started: float) -> int:
             print(note)
         told = reports.verdict(opened, evaluation)
         print(f"verdict    {told['sentence']}\nnext       {told['next']}\nreport     {page}")
-    for condition in failed:
-        print(f"latente: {condition} holds", file=sys.stderr)
+    for text in failed:
+        print(f"latente: {text} holds", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -94,9 +96,10 @@ class Verify:
     run: Annotated[Path, "positional"]
     """the run directory"""
     path: Annotated[Path, "positional"]
-    """what `latente sample`, `translate --out`, `encode`, `reconstruct` or `denoise` wrote"""
+    """what `latente sample`, `translate --out`, `fill`, `encode`, `reconstruct` or `denoise` wrote"""
     source: str | None = None
-    """encode, reconstruct, denoise: the images it was made of; translate: the file of lines, for a .txt; no file says where they are"""
+    """encode, reconstruct, denoise, fill: the images or rows it was made of; translate: the file of lines, for a .txt; no file says where
+    they are"""
     model_file: str | None = None
     """the .py file of a run whose model is your own"""
 

@@ -45,8 +45,8 @@ class Train:
     compile: bool = False
     """torch.compile the phases without gradient penalty (needs a C++ compiler)"""
     stop: Literal["auto", "judge", "loss", "never"] = "auto"
-    """what may end it early: judge (samples can no longer be told apart, or get no better), loss (held-out loss gets no better);
-    auto: within a budget, loss, or judge for a model without one (gan)"""
+    """what may end it early: judge (samples can no longer be told apart, or get no better), loss (held-out loss, for pairs the share of
+    wrong tokens, gets no better); auto: within a budget, loss, or judge for a model without one (gan)"""
     checkpoint_every: int | None = None
     """steps between checkpoints (default: ten a run)"""
     track: Literal["tensorboard"] | None = None

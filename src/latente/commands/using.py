@@ -30,12 +30,11 @@ class Fill:
 
 def fill(words: list[str], started: float) -> int:
     given = parsed(flags(Fill), words, "latente fill")
-    from latente.data.table_sources import check_table_output
+    from latente import provenance
 
-    check_table_output(given.out)
-    opened = _rows(given.run, "fill")
-    made = opened.filled(given.source, seed=given.seed)
-    print(f"{len(made):,} rows, without gaps, in {opened.columns.write(given.out, made)}")
+    provenance.check_output("fill", given.out)
+    n = provenance.write_filled(_rows(given.run, "fill"), given.source, given.out, seed=given.seed)
+    print(f"{n:,} rows, without gaps, in {given.out}")
     return 0
 
 

@@ -154,7 +154,7 @@ def _quoted(written: Sequence[str]) -> list[tuple[int, list[str]]] | None:
 
 
 def _json_lines(path: Path, options: PairOptions) -> Pairs:
-    """Rows {"source": ..., "target": ...}, or [source, target]."""
+    """Rows {"source": ..., "target": ...}."""
     charset = charset_of(path, options.encoding, options.bad_bytes)
     made: list[list[str]] = [[], []]
     numbers: list[int] = []

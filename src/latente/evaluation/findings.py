@@ -11,8 +11,9 @@ Matrix     figures of pairs
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, get_args
 
 import numpy as np
@@ -161,4 +162,20 @@ class Evaluation:
             "notes": list(self.notes),
             "made": dict(self.made),
             "details": dict(self.details),
+            "charts": [
+                _plain(figure) for figure in self.charts if not isinstance(figure, Matrix)
+            ],  # n x n: too long to read
         }
+
+
+def _plain(value: Any) -> Any:
+    """Figures as JSON has them: what is no finite number becomes None."""
+    if is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(part) for part in (value.tolist() if isinstance(value, np.ndarray) else value)]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from latente.evaluation import copying, distances, rates
 from latente.evaluation.copying import Images
 from latente.evaluation.features import Features, learned
-from latente.evaluation.findings import Chart, Evaluation, Gallery, Say, silent
+from latente.evaluation.findings import Chart, Evaluation, Gallery, Panels, Say, silent
 from latente.evaluation.judge import FEWEST, Classifier, Judgement, Scorer, judged, membership
 from latente.evaluation.networks import fitted, network, outputs, tensor
 from latente.evaluation.scores import Answer, Score
@@ -110,15 +110,17 @@ def evaluated(
         seen = features(held)
         say("distances, precision and recall, spectra")
         made |= {"features": seen.digest, "features_supervised": seen.supervised}
-        scores += _distances(seen, real, other, samples[:n], seed)
+        vectors = seen(real), seen(other), seen(samples[:n])
+        scores += _distances(*vectors, seed)
         score, chart = _spectra(real, other, samples[:n], seed)
         scores.append(score)
         charts.append(chart)
         if seen.supervised and labels is not None and held.labels is not None:
             kinds = held.labels[test.at], held.labels[fresh.at]
-            score, chart = _by_class(seen, (real, other, samples[:n]), (*kinds, labels[:n]), held.classes)
+            images = real, other, samples[:n]
+            score, panels = _by_class(seen, images, vectors, (*kinds, labels[:n]), held.classes)
             scores.append(score)
-            charts.append(chart)
+            charts.append(panels)
             say("a classifier is trained on samples and tried on real images")
             scores.append(_useful(samples, labels, held, test, seed))
     else:
@@ -164,9 +166,8 @@ def glance(
 # ---- fidelity and variety ------------------------------------------------------------------------------------------
 
 
-def _distances(seen: Features, real: np.ndarray, other: np.ndarray, samples: np.ndarray, seed: int) -> list[Score]:
-    """The scores that compare sets of images of one size: `other`, real ones, give the reference."""
-    a, b, c = (seen(images) for images in (real, other, samples))
+def _distances(a: np.ndarray, b: np.ndarray, c: np.ndarray, seed: int) -> list[Score]:
+    """The scores that compare features (n,64) of real images `a` with those of samples `c`; `b`, of other real ones, give the reference."""
     kind = "real against real"
     value, usual = distances.frechet(a, c), distances.frechet(a, b)
     ci = distances.around(distances.frechet, a, c, seed)
@@ -211,9 +212,11 @@ def _spectra(real: np.ndarray, other: np.ndarray, samples: np.ndarray, seed: int
 
 
 def _by_class(
-    seen: Features, images: Sequence[np.ndarray], kinds: Sequence[np.ndarray], classes: Sequence[str]
-) -> tuple[Score, Chart]:
-    """How often a classifier of real images takes an image for what its label says: (real, other, samples) and their labels."""
+    seen: Features, images: Sequence[np.ndarray], vectors: Sequence[np.ndarray], kinds: Sequence[np.ndarray],
+    classes: Sequence[str],
+) -> tuple[Score, Panels]:  # fmt: skip
+    """How often a classifier of real images takes an image for what its label says: (real, other, samples), their features and their
+    labels; and what distinguishes them class by class."""
     right = [seen.classes(part) == labels for part, labels in zip(images, kinds)]
     _, usual, value = (float(part.mean()) for part in right)
     numbers = np.arange(len(classes))
@@ -233,11 +236,32 @@ def _by_class(
         "label_agreement", value, distances.share_interval(value, len(images[2])), "higher",
         "share recognised as its class", {"real images": usual}, words, "faithful", answer,
     )  # fmt: skip
-    lines = {"samples": (numbers, shares[2]), "real images": (numbers, shares[1])}
-    note = "Share of each class that a classifier trained on real images recognises: " + ", ".join(
+    figures = np.full((2, 4, len(classes)), np.nan)  # of samples and of other real images
+    figures[:, 0] = shares[2], shares[1]
+    for c in numbers:
+        real, other, made = (part[labels == c] for part, labels in zip(vectors, kinds))
+        size = min(len(real), len(other), len(made))
+        if size < FEWEST:
+            continue
+        for at, part in enumerate((made, other)):
+            figures[at, 1, c] = distances.frechet(real[:size], part[:size])
+            figures[at, 2:, c] = distances.coverage(real[:size], part[:size])
+    measured = (
+        ("recognised as its class", "share"),
+        ("Frechet distance", ""),
+        ("precision", "share"),
+        ("recall", "share"),
+    )
+    parts = [
+        Chart(
+            title, "", "class", unit, {name: (numbers, of[i]) for name, of in zip(("samples", "real images"), figures)}
+        )
+        for i, (title, unit) in enumerate(measured)
+    ]
+    note = "Samples of a class beside as many held-out images of it: " + ", ".join(
         f"{number} {name}" for number, name in enumerate(classes[:20])
     )
-    return score, Chart("By class", note, "class", "share recognised", lines)
+    return score, Panels("By class", note, parts)
 
 
 # ---- use and likelihood --------------------------------------------------------------------------------------------

@@ -72,6 +72,7 @@ class Judgement:
                 real.verdict == "told apart" and self.ci[0] <= real.auc
             ):  # the held-out data is of another kind than what was trained on
                 words += f", but no better than it tells real {what} from other real ones ({real.auc:.2f})"
+                words, answer = words + ": it cannot say how good they are", "unsure"
             else:
                 words, answer = words + ": train longer, or a larger size", "unsure" if self.auc < 0.8 else "bad"
         return Score(

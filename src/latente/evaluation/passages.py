@@ -354,8 +354,8 @@ def _perplexity(made: list[str], real: list[str], train: str, seed: int) -> list
     elif ratio > 1.3:
         answer = "unsure" if ratio <= 1.8 else "bad"
         said += ": the samples are garbled; train longer, a larger size, or sample at a lower temperature"
-    unit = "equally likely characters; best where real text is"
-    return [Score("sample_perplexity", value, ci, "lower", unit, {"real text": usual}, said, question, answer)]
+    unit = "equally likely characters"
+    return [Score("sample_perplexity", value, ci, "nearer", unit, {"real text": usual}, said, question, answer)]
 
 
 def surprise(model: NGram, known: np.ndarray, passages: Sequence[str]) -> np.ndarray:

@@ -30,7 +30,8 @@ class Score:
     value: float
     ci: tuple[float, float] | None
     """95 % interval (low, high); None where it was not measured"""
-    better: Literal["higher", "lower"]
+    better: Literal["higher", "lower", "nearer"]
+    """nearer: to the references"""
     unit: str
     references: Mapping[str, float] = field(default_factory=dict)
     verdict: str = ""
@@ -43,6 +44,8 @@ class Score:
     @property
     def reference_kind(self) -> str | None:
         """What the best of the references is; None without any."""
+        if self.better == "nearer":
+            return min(self.references, key=lambda kind: abs(self.references[kind] - self.value), default=None)
         best = max if self.better == "higher" else min
         return best(self.references, key=lambda kind: self.references[kind], default=None)
 
@@ -57,7 +60,7 @@ class Score:
         other = self.references[kind]
         if (self.ci and self.ci[0] <= other <= self.ci[1]) or self.value == other:
             return "level"
-        ahead = self.value > other if self.better == "higher" else self.value < other
+        ahead = {"higher": self.value > other, "lower": self.value < other, "nearer": False}[self.better]
         return "ahead" if ahead else "behind"
 
     def to_json(self) -> dict[str, Any]:
@@ -104,20 +107,25 @@ def table(scores: Sequence[Score]) -> Table:
     return result
 
 
-def check(scores: Sequence[Score], condition: str) -> bool:
-    """Whether a condition such as `nats_per_char>1.8` holds; the operators are > >= < <=.
-
-    Raises ValueError for a condition that cannot be read, for a score that is not there, and for a value that is no number:
-    it would make any condition false, and what is asked here is mostly whether to fail.
-    """
-    known = ", ".join(score.name for score in scores) or "none"
-    match = CONDITION.fullmatch(condition)
+def condition(text: str) -> tuple[str, str, float]:
+    """Score, operator (> >= < <=) and number of a condition such as `nats_per_char>1.8`. Raises ValueError where it cannot be read."""
+    match = CONDITION.fullmatch(text)
     if not match:
-        raise ValueError(f"cannot read {condition!r}: write SCORE>NUMBER (or >= < <=), SCORE one of: {known}")
-    name, operator, limit = match[1], match[2], float(match[3])
+        raise ValueError(f"cannot read {text!r}: write SCORE>NUMBER (or >= < <=), as in judge_auc>0.8")
+    return match[1], match[2], float(match[3])
+
+
+def check(scores: Sequence[Score], text: str) -> bool:
+    """Whether a condition holds.
+
+    Raises ValueError for one that cannot be read, for a score that is not there, and for a value that is no number: it would make any
+    condition false, and what is asked here is mostly whether to fail.
+    """
+    name, operator, limit = condition(text)
+    known = ", ".join(score.name for score in scores) or "none"
     value = next((score.value for score in scores if score.name == name), None)
     if value is None:
-        raise ValueError(f"no score {name!r} in {condition!r}; known: {known}")
+        raise ValueError(f"no score {name!r} in {text!r}; known: {known}")
     if math.isnan(value):
-        raise ValueError(f"{name} is not a number, so {condition!r} cannot be checked")
+        raise ValueError(f"{name} is not a number, so {text!r} cannot be checked")
     return {">": value > limit, ">=": value >= limit, "<": value < limit, "<=": value <= limit}[operator]

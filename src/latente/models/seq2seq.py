@@ -78,6 +78,8 @@ class Config:
                 raise ValueError(f"--{name} {size}: at {'least 1' if size < 1 else f'most {most:,}'}")
         if self.width % (2 * self.heads):
             raise ValueError(f"--width {self.width}: a multiple of twice --heads {self.heads}")
+        if self.both_ends and (self.shape != "modern" or self.heads < 2):
+            raise ValueError("--both-ends: of the modern shape, with two heads or more")
         for name, share in (("dropout", self.dropout), ("label-smoothing", self.label_smoothing)):
             if not 0 <= share < 1:
                 raise ValueError(f"--{name} {share}: from 0 to below 1")
@@ -144,7 +146,7 @@ class RMSNorm(nn.Module):
 
 
 def attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
-    """softmax(query key^T / sqrt(D)) value, (B,H,T,D), of values that `mask` (.,.,.,S) and `causal` let through."""
+    """softmax(query key^T / sqrt(D)) value, (B,H,T,D), of values that `mask` (.,.,.,S) or `causal` lets through."""
     trains = torch.is_grad_enabled() and query.dtype == torch.bfloat16 and query.device.type == "cpu"
     if not trains or key.shape[2] > SHORT:
         return F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal)

@@ -2,6 +2,7 @@
 
     Run.sample -> write ----------------------------.
     source -> apply (encode, reconstruct, ...) -----+
+    rows with gaps -> write_filled -----------------+
     sources -> PairRun.hypotheses -> write_targets -+-> made/ and made.latente.json: run, weights, what was done and asked, hashes, scores
     made/ + made.latente.json + run (+ source) -> verify -> is it the run? -> make it again -> same bytes | same values | what differs
 
@@ -14,9 +15,17 @@ bounded by what lies beside it. It names no place on anybody's disk: a source is
 
 from latente.provenance.sidecars import OPTIONS, SUFFIX, content_sha256, read, sidecar, weights_sha256
 from latente.provenance.verifying import Verdict, verify
-from latente.provenance.writing import apply, check_free, check_options, check_output, write, write_targets
+from latente.provenance.writing import (
+    apply,
+    check_free,
+    check_options,
+    check_output,
+    write,
+    write_filled,
+    write_targets,
+)
 
 __all__ = [
     "OPTIONS", "SUFFIX", "Verdict", "apply", "check_free", "check_options", "check_output", "content_sha256", "read", "sidecar",
-    "verify", "weights_sha256", "write", "write_targets",
+    "verify", "weights_sha256", "write", "write_filled", "write_targets",
 ]  # fmt: skip

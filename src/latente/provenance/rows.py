@@ -14,6 +14,7 @@ import pyarrow as pa
 from latente.data.columns import as_levels, whole
 from latente.data.table_sources import check_table_output, sniff
 from latente.provenance.kind import Kind, Made, Unlike, check_count
+from latente.run import TableRun
 
 _MOST = 1 << 27  # fields of all rows
 
@@ -36,10 +37,7 @@ class Rows(Kind):
         made["columns"].write(path, made["rows"])
 
     def sha256(self, made: Made) -> str:
-        digest = hashlib.sha256(json.dumps(made["rows"].column_names).encode())
-        for row in cells(made["rows"]):
-            digest.update(json.dumps(row).encode())
-        return digest.hexdigest()
+        return fingerprint(made["rows"])
 
     def fits(self, n: int, options: Mapping[str, Any], spec: Any) -> bool:
         return n * len(spec.fields) <= _MOST
@@ -63,6 +61,19 @@ class Rows(Kind):
 
     def measured(self, far: Sequence[float | None]) -> tuple[str, float | None]:
         return f", in {far[0]:,.0f} of its cells" if far[0] else "", None
+
+
+def fingerprint(table: pa.Table) -> str:
+    """SHA-256 of the names of columns and of the cells."""
+    digest = hashlib.sha256(json.dumps(table.column_names).encode())
+    for row in cells(table):
+        digest.update(json.dumps(row).encode())
+    return digest.hexdigest()
+
+
+def filled(run: TableRun, source: Any, seed: int) -> Made:
+    """The rows of a source with their gaps filled. Raises ValueError as `TableRun.filled` does."""
+    return {"rows": run.filled(source, seed=seed), "columns": run.columns}
 
 
 def cells(table: pa.Table) -> list[Row]:

@@ -25,7 +25,9 @@ from latente.run import CHUNK, PairRun, Run, TextRun
 SUFFIX = ".latente.json"
 KINDS: dict[str, Kind] = {"image": Images(), "text": Texts(), "table": Rows()}
 """what is sampled, by kind of data"""
-APPLIED: dict[str, Kind] = {"encode": Vectors(), "reconstruct": Images(), "denoise": Images(), "translate": Targets()}
+APPLIED: dict[str, Kind] = {
+    "encode": Vectors(), "reconstruct": Images(), "denoise": Images(), "translate": Targets(), "fill": Rows()
+}  # fmt: skip
 """what is made of a source, by what was done"""
 OPTIONS: dict[str, dict[str, type]] = {name: kind.options for name, kind in KINDS.items()}
 """What can be asked of sampling beside n and seed, by kind of data."""
@@ -46,7 +48,8 @@ _SIDECARS = {
     "sample": {**_EVERY, "seed": int},
     **{what: {**_EVERY, "source": {"name": str | None, "fingerprint": str}} for what in APPLIED},
 }
-_SIDECARS["translate"] |= {"seed": int}
+for _drawn in ("translate", "fill"):
+    _SIDECARS[_drawn] |= {"seed": int}
 
 
 def sidecar(path: str | Path) -> Path:
@@ -134,7 +137,7 @@ def read(path: str | Path) -> dict[str, Any]:
         raise DataError(f"no samples, and nothing else that was made, at {path}")
     if not file.is_file():
         raise DataError(
-            f"{path} has no {file.name} beside it; only what sample, translate, encode, reconstruct or denoise wrote can be verified"
+            f"{path} has no {file.name} beside it; only what sample, translate, fill, encode, reconstruct or denoise wrote can be verified"
         )
     try:
         with file.open("rb") as handle:

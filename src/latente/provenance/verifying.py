@@ -12,11 +12,11 @@ from typing import Any, Literal
 import torch
 
 from latente.data.errors import DataError, first_line
-from latente.provenance import targets
+from latente.provenance import rows, targets
 from latente.provenance.kind import Kind, Made, Unlike, files
 from latente.provenance.sidecars import content_sha256, identity, kind_of, made_with, read, shown, sidecar
 from latente.provenance.writing import applied, check_options
-from latente.run import ImageRun, PairRun, Run
+from latente.run import ImageRun, PairRun, Run, TableRun
 from latente.training import devices
 
 
@@ -40,8 +40,8 @@ class Verdict:
 
 
 def verify(run: Run, path: str | Path, source: Any = None) -> Verdict:
-    """Makes what is at `path` again, as its sidecar says, and compares; `source` is what `encode`, `reconstruct` or `denoise` was given,
-    or `translate`: a file of lines, or texts; not needed for a .tsv or .jsonl, which hold them.
+    """Makes what is at `path` again, as its sidecar says, and compares; `source` is what `encode`, `reconstruct`, `denoise` or `fill` was
+    given, or `translate`: a file of lines, or texts; not needed for a .tsv or .jsonl, which hold them.
 
     Raises DataError when there is nothing or no sidecar, when it is damaged or asks for what this run cannot do, or when the
     source is not given or is not what it was.
@@ -54,7 +54,7 @@ def verify(run: Run, path: str | Path, source: Any = None) -> Verdict:
         told += _differences(then, now) if then["model"] == now["model"] else [f"it is a {now['model']}"]
         return Verdict("differs", tuple(told), n)
     kind = kind_of(run, held["what"])
-    ways = {"sample": _sampling, "translate": _translating}
+    ways = {"sample": _sampling, "translate": _translating, "fill": _filling}
     try:
         make = ways.get(held["what"], _applying)(run, kind, held, path, source)
         with _mangled():
@@ -118,6 +118,23 @@ def _translating(run: Run, kind: Kind, held: dict[str, Any], path: Path, source:
         return made
 
     return make
+
+
+def _filling(run: Run, kind: Kind, held: dict[str, Any], path: Path, source: Any) -> Callable[[], Made]:
+    """How to fill the gaps again. Raises DataError when the rows are not given, or are not those of then."""
+    then = held["source"]
+    if not isinstance(run, TableRun) or not hasattr(run.model, "fill") or held["options"]:
+        raise DataError(f"{sidecar(path)} is damaged: {run.family.name} cannot fill like that")
+    called = "rows in memory" if then["name"] is None else shown(then["name"])
+    if source is None:
+        raise DataError(f"{path} was made of {called}: give that again with --source")
+    gaps = run.read(source)
+    if rows.fingerprint(gaps) != then["fingerprint"]:
+        given = source if isinstance(source, str | Path) else "the source"
+        raise DataError(f"{given} is not what {path} was made of ({called}), or has changed since")
+    if held["n"] != len(gaps):
+        raise DataError(f"{sidecar(path)} is damaged: n is {held['n']:,}, but the source has {len(gaps):,} rows")
+    return lambda: rows.filled(run, gaps, held["seed"])
 
 
 def _applying(run: Run, kind: Kind, held: dict[str, Any], path: Path, source: Any) -> Callable[[], Made]:
@@ -212,7 +229,7 @@ def _mangled() -> Iterator[None]:
 def _reason(kinds: str, held: dict[str, Any], untouched: bool, repeated: bool) -> str:
     """The likely reason in words: what was touched, or what the run is used with now."""
     others = _differences(held["made_with"], made_with())
-    images = "source" in held and held["what"] != "translate"
+    images = "source" in held and held["what"] not in ("translate", "fill")
     source = "the source has other names, labels or another order now, " if images else ""
     if repeated and untouched and source:
         return "likely because the files of the source have other names now: the values are what the sidecar says"

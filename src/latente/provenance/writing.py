@@ -17,10 +17,10 @@ from latente.data.dataset import Dataset
 from latente.data.errors import DataError
 from latente.data.pair_outputs import columns
 from latente.data.sources import lasting
-from latente.provenance import targets
+from latente.provenance import rows, targets
 from latente.provenance.kind import Kind
 from latente.provenance.sidecars import APPLIED, KINDS, record, sidecar
-from latente.run import ImageRun, PairRun, Run
+from latente.run import ImageRun, PairRun, Run, TableRun
 
 
 def check_free(path: str | Path) -> None:
@@ -30,7 +30,7 @@ def check_free(path: str | Path) -> None:
 
 
 def check_output(what: str, path: str | Path) -> None:
-    """Raises DataError when what `encode`, `reconstruct` or `denoise` makes cannot be written to `path`."""
+    """Raises DataError when what `encode`, `reconstruct`, `denoise` or `fill` makes cannot be written to `path`."""
     APPLIED[what].check_output(Path(path))
     check_free(path)
 
@@ -102,6 +102,24 @@ def write_targets(
         "source": {"name": name, "fingerprint": targets.fingerprint(sources)},
     }  # fmt: skip
     return _written(run, kind, columns(path, sources, found), how, path)
+
+
+def write_filled(run: TableRun, source: Any, path: str | Path, *, seed: int = 0) -> int:
+    """Writes the rows of a source with their gaps filled, and their sidecar: both or neither; gives how many.
+
+    Raises ValueError (DataError) when either place is taken, the kind of file is unknown, or the source or the run cannot be used.
+    """
+    check_output("fill", path)
+    run.require("fill")
+    name = Path(source).name if isinstance(source, str | Path) else None
+    source = run.read(source)
+    how = {
+        "what": "fill", "seed": seed, "options": {},
+        "source": {"name": name, "fingerprint": rows.fingerprint(source)},
+    }  # fmt: skip
+    made = rows.filled(run, source, seed)
+    _written(run, APPLIED["fill"], made, how, Path(path))
+    return len(made["rows"])
 
 
 def applied(run: ImageRun, what: str, data: Dataset) -> dict[str, Any]:

@@ -35,12 +35,14 @@ def write(run: Run, evaluation: Evaluation, audit: Sequence[tuple[str, str]]) ->
     folder.mkdir(exist_ok=True)
     made, lines = making.facts(run), curves.records(run)
     scores = sorted(evaluation.scores, key=lambda score: list(answers.ASKED).index(score.question))
-    checkpoint.write_json(folder / "metrics.json", {**evaluation.to_json(), "run": made})
+    verdict, events = answers.verdict(run, evaluation), curves.happened(lines)
+    told = {"verdict": verdict, "audit": dict(audit), "events": [{"step": step, "what": what} for step, what in events]}
+    checkpoint.write_json(folder / "metrics.json", {**told, **evaluation.to_json(), "run": made})
     return page.written(
         folder / "report.html",
         "template.html",
         run=made,
-        verdict=answers.verdict(run, evaluation),
+        verdict=verdict,
         cards=answers.cards(run, evaluation),
         tiles=[tile(score, i) for i, score in enumerate(scores)],
         scores=scores,
@@ -48,7 +50,7 @@ def write(run: Run, evaluation: Evaluation, audit: Sequence[tuple[str, str]]) ->
         galleries=pictures.shown(evaluation.galleries),
         charts=charts.shown(evaluation.charts),
         panels=curves.panels(lines),
-        events=curves.happened(lines),
+        events=events,
         audit=audit,
         made=making.settings(made, evaluation.made),
     )

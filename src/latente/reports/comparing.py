@@ -110,7 +110,10 @@ def marks(cells: Sequence[Cell | None]) -> list[str]:
     usable = [cell for cell in cells if cell and cell["value"] is not None]
     if len(usable) < 2 or len({(cell["better"], cell["unit"]) for cell in usable}) > 1:
         return [""] * len(cells)
-    best = (max if usable[0]["better"] == "higher" else min)(usable, key=lambda cell: cell["value"])
+    if usable[0]["better"] == "nearer":
+        best = min(usable, key=lambda cell: abs(cell["value"] - cell["reference"]))
+    else:
+        best = (max if usable[0]["better"] == "higher" else min)(usable, key=lambda cell: cell["value"])
     shared = sum(cell["value"] == best["value"] for cell in usable) > 1
 
     def mark(cell: Cell | None) -> str:

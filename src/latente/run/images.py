@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -144,5 +145,7 @@ class ImageRun(Run):
 def held(data: Dataset, nats: tuple[np.ndarray, np.ndarray] | None = None) -> images.Held:
     """The real images that samples are measured by. What is learned on them once is kept in the cache."""
     train, test, fresh = (images.Images(data.images, data.splits[part]) for part in ("train", "test", "validation"))
-    kept = cache_folder() / "features" / f"{data.fingerprint}-{features.LEARNING}.safetensors"
+    labels = b"" if data.labels is None else data.labels[data.items].tobytes()  # the fingerprint is of pictures alone
+    classed = blake2b(labels, digest_size=8).hexdigest()
+    kept = cache_folder() / "features" / f"{data.fingerprint}-{classed}-{features.LEARNING}.safetensors"
     return images.Held(train, test, fresh, data.labels, data.spec.classes, nats, kept=kept)

@@ -61,6 +61,7 @@ class Trainer:
         self.step, self.lr_scale, self.best, self.stale = 0, 1.0, float("inf"), 0
         self.timed = 0, 0.0  # steps and seconds since the end was last compared with the deadline
         self.looks: list[stopping.Look] = []
+        self.judged = 0  # looks in all, those before a roll-back too: each has spent its part of alpha
         self.since = 0  # how many looks there were when training was last made longer
         self.ending: str | None = None  # why training ends, once a rule has decided that it does
         model = model.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -87,7 +88,12 @@ class Trainer:
         if not self.looks:
             return said
         found = stopping.best(self.looks)
-        return f"{said}; step {found.step:,} is kept ({found})"
+        said = f"{said}; step {found.step:,} is kept ({found})"
+        return (
+            said
+            if self.looks[-1].enough
+            else f"{said}; too few held-out items to say when samples cannot be told apart"
+        )
 
     @property
     def sharded(self) -> bool:
@@ -261,7 +267,8 @@ class Trainer:
         if self.fabric.is_global_zero and metrics is not None:
             state = {
                 "metrics_offset": metrics.offset(), "lr_scale": self.lr_scale, "best": self.best, "stale": self.stale,
-                "looks": [asdict(look) for look in self.looks], "since": self.since, "ending": self.ending, "plan": self.plan.to_json(),
+                "looks": [asdict(look) for look in self.looks], "judged": self.judged, "since": self.since,
+                "ending": self.ending, "plan": self.plan.to_json(),
                 "sums": {n: float(v) for n, v in self.sums.items()}, "counts": self.counts,
             }  # fmt: skip
             checkpoint.save(path, self.step, tensors, state, best)
@@ -273,6 +280,7 @@ class Trainer:
         self.step, self.lr_scale, self.best = state["step"], state["lr_scale"], state["best"]
         self.stale, self.since, self.ending = state.get("stale", 0), state.get("since", 0), state.get("ending")
         self.looks = [stopping.Look(**look) for look in state.get("looks", ())]
+        self.judged = state.get("judged", len(self.looks))
         self.plan = Plan.from_json(state["plan"])
         self.sums = {n: torch.tensor(v, device=self.fabric.device) for n, v in state["sums"].items()}
         self.counts = state["counts"]
@@ -375,20 +383,21 @@ class Trainer:
         """Whether the held-out figures are the best so far (where none counts: always), and their record."""
         figures = self.validate()
         monitor = self.model.monitor
-        best = (
-            monitor is None or figures[monitor] <= self.best
-        )  # of two that are alike, the one that was trained longer
+        best = True
         if monitor is not None:
-            self.best, self.stale = (figures[monitor], 0) if best else (self.best, self.stale + 1)
+            best = figures[monitor] <= self.best  # of two that are alike, the one that was trained longer
+            self.stale = 0 if figures[monitor] < self.best else self.stale + 1
+            self.best = min(figures[monitor], self.best)
         if self.plan.stop == "loss" and self.stale >= stopping.PATIENCE and self.step < self.plan.steps:
-            self._end(
-                f"held-out loss was no better for {self.stale} checkpoints; the best one is kept", self.step, events
-            )
+            figure = "loss" if monitor == "total" else str(monitor).replace("_", " ")
+            why = f"held-out {figure} was no better for {self.stale} checkpoints; the best one is kept"
+            self._end(why, self.step, events)
         return best, {"step": self.step, **{f"validation/{n}": v for n, v in figures.items()}}
 
     def _judge(self, events: list[dict[str, Any]]) -> bool:
         """Looks at samples and decides for every process what follows. Whether they are the best so far."""
-        mine = self.look(self._evaluated(), self.step, len(self.looks) + 1) if self.look else None
+        self.judged += 1
+        mine = self.look(self._evaluated(), self.step, self.judged) if self.look else None
         seen = self.fabric.broadcast(mine)
         self.looks.append(seen)
         found, last = stopping.best(self.looks), self.step >= self.plan.steps
@@ -412,9 +421,9 @@ class Trainer:
 
     def _back_to_best(self, path: Path) -> dict[str, Any]:
         """After samples collapsed: the best checkpoint again, at half the rate. What to note about it."""
-        where, plan = self.step, self.plan
+        where, plan, judged = self.step, self.plan, self.judged
         self.load(path, "best")
-        self.plan, self.lr_scale = plan, 0.5
+        self.plan, self.judged, self.lr_scale = plan, judged, 0.5
         return {"step": where, "event": "rolled back", "why": "samples collapsed", "to": self.step, "lr_scale": 0.5}
 
     def _log(self, metrics: checkpoint.Metrics | None, watchers: list[Watcher]) -> bool:

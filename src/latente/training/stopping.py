@@ -4,7 +4,7 @@ The rule `judge` looks at samples now and then, by steps that are planned once. 
 data; a training is done when they can no longer be told apart (an equivalence test: the judge's AUC is surely below 0.5 + `MARGIN`,
 its chance of error spread over all looks), and winds up when `PATIENCE` looks brought nothing better. As each look comes
 after a quarter more steps than the one before, that is a training almost doubled for nothing. The rule `loss` does the same with
-the held-out loss.
+the held-out loss, or whatever figure a family is watched by.
 """
 
 from __future__ import annotations
