@@ -140,8 +140,14 @@ def test_real_pictures_pass_in_everything():
     )
     assert found["label_agreement"].value > 0.9 and found["tstr_accuracy"].value > 0.85
     (panels,) = (chart for chart in found.charts if chart.title == "By class")
-    samples, others = panels.parts[1].lines.values()
-    assert len(samples[1]) == 10 and 0.3 < np.nanmean(samples[1]) / np.nanmean(others[1]) < 3
+    assert [part.title for part in panels.parts] == [
+        "Recognised as its class",
+        "Frechet distance",
+        "Precision",
+        "Recall",
+    ]
+    samples, others = panels.parts[1].bars.values()
+    assert len(samples) == 10 and 0.3 < samples.mean() / others.mean() < 3
 
 
 def test_a_run_of_pictures_is_judged_and_a_page_written(tmp_path, capsys):
@@ -157,8 +163,7 @@ def test_a_run_of_pictures_is_judged_and_a_page_written(tmp_path, capsys):
         record["verdict"]["sentence"].startswith("Not good enough") and record["audit"] and record["run"]["seed"] == 0
     )
     (panels,) = (chart for chart in record["charts"] if chart["title"] == "By class")
-    distance = panels["parts"][1]["lines"]
-    assert len(distance["samples"][1]) == 10
+    assert len(panels["parts"][0]["bars"]["samples"]) == 10
     (score,) = (score for score in record["scores"] if score["name"] == "judge_auc")
     assert score["value"] > 0.9 and score["ci"][0] <= score["value"] <= score["ci"][1] and score["answer"] == "bad"
     assert main(["compare", str(tmp_path / "run"), str(tmp_path / "run"), "--out", str(tmp_path / "two.html")]) == 0

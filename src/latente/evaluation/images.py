@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from latente.evaluation import copying, distances, rates
 from latente.evaluation.copying import Images
 from latente.evaluation.features import Features, learned
-from latente.evaluation.findings import Chart, Evaluation, Gallery, Panels, Say, silent
+from latente.evaluation.findings import Bars, Chart, Evaluation, Figure, Gallery, Panels, Say, silent
 from latente.evaluation.judge import FEWEST, Classifier, Judgement, Scorer, judged, membership
 from latente.evaluation.networks import fitted, network, outputs, tensor
 from latente.evaluation.scores import Answer, Score
@@ -88,7 +88,7 @@ def evaluated(
     random = np.random.default_rng(key(seed, "evaluation"))
     test, fresh = (Images(p.array, p.at[np.sort(random.permutation(len(p))[:n])]) for p in (held.test, held.fresh))
     scores: list[Score] = []
-    charts: list[Chart] = []
+    charts: list[Figure] = []
     galleries: list[Gallery] = []
     notes: list[str] = []
     if held.nats is not None:
@@ -236,31 +236,29 @@ def _by_class(
         "label_agreement", value, distances.share_interval(value, len(images[2])), "higher",
         "share recognised as its class", {"real images": usual}, words, "faithful", answer,
     )  # fmt: skip
-    figures = np.full((2, 4, len(classes)), np.nan)  # of samples and of other real images
-    figures[:, 0] = shares[2], shares[1]
+    figures = np.full((4, 2, len(classes)), np.nan)  # of samples and of other real images
+    figures[0] = shares[2], shares[1]
     for c in numbers:
         real, other, made = (part[labels == c] for part, labels in zip(vectors, kinds))
         size = min(len(real), len(other), len(made))
         if size < FEWEST:
             continue
         for at, part in enumerate((made, other)):
-            figures[at, 1, c] = distances.frechet(real[:size], part[:size])
-            figures[at, 2:, c] = distances.coverage(real[:size], part[:size])
+            figures[1, at, c] = distances.frechet(real[:size], part[:size])
+            figures[2:, at, c] = distances.coverage(real[:size], part[:size])
     measured = (
-        ("recognised as its class", "share"),
-        ("Frechet distance", ""),
-        ("precision", "share"),
-        ("recall", "share"),
-    )
-    parts = [
-        Chart(
-            title, "", "class", unit, {name: (numbers, of[i]) for name, of in zip(("samples", "real images"), figures)}
-        )
-        for i, (title, unit) in enumerate(measured)
-    ]
-    note = "Samples of a class beside as many held-out images of it: " + ", ".join(
-        f"{number} {name}" for number, name in enumerate(classes[:20])
-    )
+        ("Recognised as its class", "", "share"), ("Frechet distance", "lower is better", "squared feature units"),
+        ("Precision", "samples that lie among real images", "share"), ("Recall", "real images that samples reach", "share"),
+    )  # fmt: skip
+    parts = []
+    for (title, said, unit), of in zip(measured, figures):
+        known = np.isfinite(of).all(0)
+        bars = dict(zip(("samples", "real images"), of[:, known]))
+        if known.any():
+            parts.append(
+                Bars(title, said, unit, [classes[c] for c in numbers[known]], bars, 1.0 if unit == "share" else None)
+            )
+    note = "Samples of a class, and other real images of it, beside as many held-out ones."
     return score, Panels("By class", note, parts)
 
 
