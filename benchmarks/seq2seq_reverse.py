@@ -1,6 +1,6 @@
 """JoeyNMT's reverse task (numbers up to 50, 25 of them at most in training and 30 in the test): the time to 95 BLEU, theirs and ours.
 
-    python benchmarks/seq2seq_reverse.py FOLDER JOEYNMT PYTHON [--threads 1] [--steps 800]
+    python benchmarks/seq2seq_reverse.py FOLDER JOEYNMT PYTHON [--threads 1] [--steps 500]
 
 JOEYNMT is a checkout of joeynmt 2.3.0 (its script makes the data, its configs/rnn_reverse.yaml trains), PYTHON the interpreter of an
 environment in which it is installed. Both are timed as whole processes: theirs until it logs a validation of at least 95 BLEU, ours
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("joeynmt", type=Path)
     parser.add_argument("python")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=500)
     given = parser.parse_args()
     folder = given.folder.resolve()
     folder.mkdir(parents=True)
