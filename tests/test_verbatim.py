@@ -104,7 +104,11 @@ def test_fresh_text_is_not_flagged(split):
     (flag, most, mean, spans), _ = copied(*split)
     assert flag.answer == "good" and "been copied, it would have shown" in flag.verdict
     assert flag.value == pytest.approx(flag.reference, abs=0.02)
-    assert mean.value == pytest.approx(mean.reference, rel=0.1) and spans.value < 0.05 and most.ci is None
+    assert (
+        mean.value == pytest.approx(mean.reference, rel=0.1)
+        and spans.value < 0.05
+        and most.ci[0] <= most.value == most.ci[1]
+    )
 
 
 def test_false_alarms_are_as_rare_as_they_are_said_to_be(split):

@@ -252,12 +252,11 @@ def _by_class(
     )  # fmt: skip
     parts = []
     for (title, said, unit), of in zip(measured, figures):
-        known = np.isfinite(of).all(0)
-        bars = dict(zip(("samples", "real images"), of[:, known]))
-        if known.any():
-            parts.append(
-                Bars(title, said, unit, [classes[c] for c in numbers[known]], bars, 1.0 if unit == "share" else None)
-            )
+        known, top = [bool(np.isfinite(pair).all()) for pair in of.T], 1.0 if unit == "share" else None
+        bars: dict[str, np.ndarray] = dict(zip(("samples", "real images"), of[:, known]))
+        if any(known):
+            names = [name for name, there in zip(classes, known) if there]
+            parts.append(Bars(title, said, unit, names, bars, top))
     note = "Samples of a class, and other real images of it, beside as many held-out ones."
     return score, Panels("By class", note, parts)
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
-from latente.evaluation.distances import Z, share_interval
+from latente.evaluation.distances import RESAMPLES, Z, share_interval
 from latente.evaluation.findings import Bars, Evaluation, Gallery, Map, Say, silent
 from latente.evaluation.scores import Answer, Score
 
@@ -221,19 +221,16 @@ def _overlaps(
     most = max(map(len, references))
     columns: list[Any] = [[several[at] if at < len(several) else None for several in references] for at in range(most)]
 
-    def counted(metric: Any) -> tuple[float, dict[str, float]]:
-        """Of what was made, and of the reference."""
-        value, theirs = (
-            float(metric.corpus_score(list(texts), [column[: len(texts)] for column in columns]).score)
-            for texts in (made, copied)
-        )
-        return value, {COPIED: theirs}
+    def score(name: str, metric: Any) -> Score:
+        """Of what was made, its interval by resampling targets, beside the reference."""
+        found = metric.corpus_score(list(made), columns, n_bootstrap=RESAMPLES)
+        theirs = metric.corpus_score(list(copied), [column[: len(copied)] for column in columns]).score
+        ci = max(0.0, float(found.score - found._ci)), min(100.0, float(found.score + found._ci))
+        return Score(name, float(found.score), ci, "higher", "of 100", {COPIED: float(theirs)}, question="right")
 
-    value, beside = counted(CHRF())
-    scores = [Score("chrf", value, None, "higher", "of 100", beside, question="right")]
+    scores = [score("chrf", CHRF())]
     if np.mean([len(several[0].split()) for several in references]) >= 4:
-        value, beside = counted(BLEU(tokenize="none" if words else "13a"))
-        scores.insert(0, Score("bleu", value, None, "higher", "of 100", beside, question="right"))
+        scores.insert(0, score("bleu", BLEU(tokenize="none" if words else "13a")))
     return scores
 
 

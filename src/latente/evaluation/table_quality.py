@@ -116,9 +116,12 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 def quality(real: np.ndarray, made: np.ndarray, categorical: Sequence[bool]) -> float:
     """The mean of the mean over columns and the mean over pairs."""
-    parts = [shapes(real, made, categorical)]
-    if real.shape[1] > 1:
-        parts.append(trends(real, made, categorical)[np.triu_indices(real.shape[1], 1)])
+    return overall(shapes(real, made, categorical), trends(real, made, categorical))
+
+
+def overall(columns: np.ndarray, pairs: np.ndarray) -> float:
+    """Quality, of how alike columns (D,) and pairs of them (D,D) are."""
+    parts = columns, pairs[np.triu_indices(len(columns), 1)]
     means = [float(np.nanmean(part)) for part in parts if not np.isnan(part).all()]
     return float(np.mean(means)) if means else float("nan")
 

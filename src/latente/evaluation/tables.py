@@ -22,7 +22,7 @@ from latente.evaluation.judge import FEWEST, Classifier, Judgement, judged
 from latente.evaluation.scores import Answer, Score
 from latente.evaluation.table_charts import learnt, marginals, together
 from latente.evaluation.table_copies import compared
-from latente.evaluation.table_quality import quality, shapes, trends
+from latente.evaluation.table_quality import overall, quality, shapes, trends
 from latente.evaluation.table_rows import MOST, Held, Rows, identities
 from latente.evaluation.table_trees import boosted_trees
 from latente.rng import key
@@ -87,7 +87,7 @@ def evaluated(samples: Rows, held: Held, seed: int = 0, say: Say = silent) -> Ev
         found, alike = _alike(part, test, fresh, seed)
         scores += found
         charts += alike
-        scores += _varied(part, test, fresh, held)
+        scores += _varied(part, test, fresh, held, seed)
         if held.target is not None:
             say("a model is trained on samples and tried on real rows")
             found = table_use.useful(samples, held, test, seed)
@@ -119,46 +119,58 @@ def evaluated(samples: Rows, held: Held, seed: int = 0, say: Say = silent) -> Ev
 def _alike(made: Rows, test: Rows, fresh: Rows, seed: int) -> tuple[list[Score], list[Figure]]:
     kinds, names = test.categorical, test.names
     a, b, c = test.values, fresh.values, made.values
-    value, usual = quality(a, c, kinds), quality(a, b, kinds)
-    half, slack = _noise(a, b, c, kinds, seed)
     columns, pairs = shapes(a, c, kinds), trends(a, c, kinds)
+    value, usual = overall(columns, pairs), quality(a, b, kinds)
+    worst = 0 if np.isnan(columns).all() else int(np.nanargmin(columns))
+    i, j = (0, 0) if np.isnan(pairs).all() else np.unravel_index(int(np.nanargmin(pairs)), pairs.shape)
+    halves, slack = _noise(a, b, c, kinds, seed, worst, (int(i), int(j)))
     # Of columns alone: the bins of pairs reach to the extremes, which are others in every draw.
     gap = float(np.nanmean(shapes(a, b, kinds)) - np.nanmean(columns)) - slack
     answer: Answer = "good" if gap <= 0.02 else "unsure" if gap <= 0.08 else "bad"
     words = f"columns and pairs of columns are {value:.1%} alike; other real rows: {usual:.1%}"
     scores, weakest = [], []
     if not np.isnan(columns).all():
-        worst = int(np.nanargmin(columns))
         weakest.append(f"{names[worst]} ({columns[worst]:.0%})")
-        scores.append(Score("worst_column", float(columns[worst]), None, "higher", "how alike its values are, 0 to 1",
+        ci = _around(columns[worst], halves[1])
+        scores.append(Score("worst_column", float(columns[worst]), ci, "higher", "how alike its values are, 0 to 1",
                             {"real against real": float(shapes(a, b, kinds)[worst])},
                             f"the column that differs most is {names[worst]}: {columns[worst]:.1%} alike"))  # fmt: skip
     if not np.isnan(pairs).all():
-        i, j = np.unravel_index(int(np.nanargmin(pairs)), pairs.shape)
         weakest.append(f"{names[i]} with {names[j]} ({pairs[i, j]:.0%})")
-        scores.append(Score("worst_pair", float(pairs[i, j]), None, "higher", "how alike both together are, 0 to 1",
+        ci = _around(pairs[i, j], halves[2])
+        scores.append(Score("worst_pair", float(pairs[i, j]), ci, "higher", "how alike both together are, 0 to 1",
                             {"real against real": float(trends(a, b, kinds)[i, j])},
                             f"the pair that differs most is {names[i]} and {names[j]}: {pairs[i, j]:.1%} alike"))  # fmt: skip
     if answer != "good":
         words += f"; worst: {' and '.join(weakest)}; train longer, or a larger size"
-    first = Score("quality", value, (value - half, min(1.0, value + half)), "higher", "SDMetrics' quality score, 0 to 1",
+    first = Score("quality", value, _around(value, halves[0]), "higher", "SDMetrics' quality score, 0 to 1",
                   {"real against real": usual}, words, "faithful", answer)  # fmt: skip
     return [first, *scores], [*marginals(made, test, columns), *together(made, test)]
 
 
-def _noise(a: np.ndarray, b: np.ndarray, c: np.ndarray, kinds: Sequence[bool], seed: int) -> tuple[float, float]:
-    """What chance does to quality: half of the 95 % interval of `c` against `a`, for other samples; and how far, 95 times of 100, the
-    quality of real rows is from their quality in another draw: that of halves of all real rows."""
+def _around(value: float, half: float) -> tuple[float, float]:
+    """An interval of a figure from 0 to 1."""
+    return max(0.0, float(value - half)), min(1.0, float(value + half))
+
+
+def _noise(
+    a: np.ndarray, b: np.ndarray, c: np.ndarray, kinds: Sequence[bool], seed: int, column: int, pair: tuple[int, int]
+) -> tuple[list[float], float]:
+    """What chance does: half of the 95 % interval, for other samples, of the quality of `c` against `a`, of a column and of a pair of
+    them; and how far, 95 times of 100, the quality of real rows is from their quality in another draw: that of halves of all real rows."""
     random = np.random.default_rng(key(seed, "quality"))
-    drawn = [quality(a, c[random.integers(len(c), size=len(c))], kinds) for _ in range(DRAWN)]
+    drawn = []
+    for _ in range(DRAWN):
+        again = c[random.integers(len(c), size=len(c))]
+        columns, pairs = shapes(a, again, kinds), trends(a, again, kinds)
+        drawn.append((overall(columns, pairs), columns[column], pairs[pair]))
     real = np.concatenate([a, b])
     halves = [np.split(real[random.permutation(len(real))], [len(a)]) for _ in range(DRAWN)]
-    return Z * float(np.std(drawn, ddof=1)), Z * float(
-        np.std([quality(one, other, kinds) for one, other in halves], ddof=1)
-    )
+    usual = np.std([quality(one, other, kinds) for one, other in halves], ddof=1)
+    return [Z * float(np.nan_to_num(np.std(found, ddof=1))) for found in zip(*drawn)], Z * float(usual)
 
 
-def _varied(made: Rows, test: Rows, fresh: Rows, held: Held) -> list[Score]:
+def _varied(made: Rows, test: Rows, fresh: Rows, held: Held, seed: int) -> list[Score]:
     """How much of what real rows do do samples reach, by their neighbours, by the values of each column, and by repeats."""
     n = min(len(made), REACHED)
     parts = compared([part.some(slice(n)) for part in (test, fresh, made)], test)
@@ -177,7 +189,7 @@ def _varied(made: Rows, test: Rows, fresh: Rows, held: Held) -> list[Score]:
               {kind: full}),
         Score("recall", recall, distances.share_interval(recall, n), "higher", "share of real rows that samples reach", {kind: whole},
               words, "varied", answer),
-        _covered(made, test, fresh),
+        _covered(made, test, fresh, seed),
         _distinct(made, held),
     ]  # fmt: skip
 
@@ -197,15 +209,18 @@ def _distinct(made: Rows, held: Held) -> Score:
                  {"real rows": usual / n}, words, "varied", answer)  # fmt: skip
 
 
-def _covered(made: Rows, test: Rows, fresh: Rows) -> Score:
+def _covered(made: Rows, test: Rows, fresh: Rows, seed: int) -> Score:
     """How much of what real rows hold do samples reach: levels, and tenths of each number."""
+    random = np.random.default_rng(key(seed, "coverage"))
+    drawn = [_share(test, made.some(random.integers(len(made), size=len(made)))) for _ in range(DRAWN)]
     value, usual = (_share(test, part) for part in (made, fresh))
     share = value / max(usual, 1e-9)
     answer: Answer = "good" if share >= 0.95 else "unsure" if share >= 0.8 else "bad"
     words = f"samples reach {value:.0%} of the values of real rows, where as many real ones reach {usual:.0%}"
     if answer != "good":
         words += ": some kinds of row are missing; train longer, or a larger size"
-    return Score("coverage", value, None, "higher", "share of levels and of tenths of numbers, mean over columns",
+    ci = _around(value, Z * float(np.std(drawn, ddof=1)))
+    return Score("coverage", value, ci, "higher", "share of levels and of tenths of numbers, mean over columns",
                  {"real against real": usual}, words, "varied", answer)  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from latente.evaluation import judge
-from latente.evaluation.distances import Z, share_interval
+from latente.evaluation.distances import RESAMPLES, Z, share_interval
 from latente.evaluation.findings import Gallery
 from latente.evaluation.passages import share
 from latente.evaluation.scores import Answer, Score
@@ -48,7 +48,7 @@ def copied(made: Sequence[str], held: Sequence[str], train: str, seed: int = 0) 
     (spans, at, place), counts = longest(both, train), repeated(both, train, SPAN)
     ours, theirs = spans[:n], spans[n:]
     sizes = np.array([len(text) for text in made])
-    scores = [_passages(ours, theirs, sizes, seed), _longest(ours, theirs), _mean(ours, theirs)]
+    scores = [_passages(ours, theirs, sizes, seed), _longest(ours, theirs, seed), _mean(ours, theirs)]
     scores += _spans(counts[:n], counts[n:], seed)
     order = [i for i in np.argsort(-ours, kind="stable")[:SHOWN].tolist() if ours[i]]
     starts = [max(0, int(place[i] - at[i])) for i in order]
@@ -189,12 +189,17 @@ def noticed(theirs: np.ndarray, sizes: np.ndarray, random: np.random.Generator) 
     return 1.0
 
 
-def _longest(ours: np.ndarray, theirs: np.ndarray) -> Score:
+def _longest(ours: np.ndarray, theirs: np.ndarray, seed: int) -> Score:
     """The longest of all; of as many passages of each kind, or more samples would mean longer spans."""
     n = min(len(ours), len(theirs)) or len(ours)
+    random = np.random.default_rng(key(seed, "longest"))
+    drawn = [random.choice(ours[:n], n).max() for _ in range(RESAMPLES)] if n else [0.0]
+    low, high = (float(end) for end in np.quantile(drawn, (0.025, 0.975)))
     value, usual = float(ours[:n].max(initial=0)), float(theirs[:n].max(initial=0))
     words = f"the longest span copied from the training text is {value:.0f} characters; held-out text has one of {usual:.0f}"
-    return Score("longest_copied_span", value, None, "lower", "characters", {"held-out text": usual}, words, "copied")
+    return Score(
+        "longest_copied_span", value, (low, high), "lower", "characters", {"held-out text": usual}, words, "copied"
+    )
 
 
 def _passages(ours: np.ndarray, theirs: np.ndarray, sizes: np.ndarray, seed: int) -> Score:
