@@ -330,15 +330,18 @@ def test_events_are_told():
 
 def test_metrics_hold_the_evaluation_and_how_it_was_made(run):
     evaluation = Evaluation([FOUND], notes=["a note"], made={"samples": 10})
-    path = write(run, evaluation, [])
+    audit = [("images", "1,797"), ("half a surrogate pair", "\ud800")]
+    path = write(run, evaluation, audit)
     first, held = path.read_bytes(), json.loads((path.parent / "metrics.json").read_text())
     made = held.pop("run")
+    assert (held.pop("audit"), held.pop("events")) == (dict(audit), [])
+    assert held.pop("verdict") == answers.verdict(run, evaluation)
     assert held == json.loads(json.dumps(evaluation.to_json()))
     for name in ("config", "recipe", "plan", "seed", "size", "data", "status", "stopped"):
         assert made[name] == json.loads(json.dumps(run.record[name]))
     digest = subprocess.run(["sha256sum", run.path / "weights.safetensors"], capture_output=True, text=True, check=True)
     assert made["weights_sha256"] == digest.stdout.split()[0] and made["weights_sha256"] in first.decode()
-    assert write(run, evaluation, []).read_bytes() == first  # the same bytes again
+    assert write(run, evaluation, audit).read_bytes() == first  # the same bytes again
     assert {file.name for file in path.parent.iterdir()} == {"report.html", "metrics.json"}
 
 

@@ -291,7 +291,7 @@ def test_conditions():
         "",
         "nats_per_char>1.8x",
     ):
-        with pytest.raises(ValueError, match=r"cannot read .* nats_per_char, judge_auc"):
+        with pytest.raises(ValueError, match=r"cannot read .* write SCORE>NUMBER"):
             check(scores, wrong)
     with pytest.raises(ValueError, match=r"no score 'fid'.*known: nats_per_char, judge_auc"):
         check(scores, "fid<3")

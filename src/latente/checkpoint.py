@@ -71,7 +71,8 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
     """Replaces `path` in one step, synced."""
     draft = path.with_name(f"{_TEMPORARY}{path.name}-{os.getpid()}")
     try:
-        with draft.open("w", encoding="utf-8") as file:
+        # Half a surrogate pair, as names of files may hold, is escaped as JSON does it.
+        with draft.open("w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
