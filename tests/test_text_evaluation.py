@@ -15,6 +15,7 @@ from rich.console import Console
 from latente.evaluation import text
 from latente.evaluation.ngram import NGram, best_order
 from latente.evaluation.scores import Score, check, table
+from latente.reports.comparing import marks
 
 REFERENCES = {"bz2 alone": 2.0, "a 5-gram model": 1.5}
 
@@ -272,6 +273,13 @@ def test_the_table_names_values_units_and_winners():
     shown = console.export_text()
     for words in ("1.65 to 1.75", "lower is better", "WORSE than a 5-gram model (1.5)", "better than bz2 alone (2)"):
         assert words in shown
+
+
+def test_a_figure_that_is_best_near_its_reference_is_never_ahead():
+    near, low = (Score("x", value, (value - 1, value + 1), "nearer", "u", {"real text": 10.0}) for value in (9.5, 4.0))
+    assert (near.against("real text"), low.against("real text")) == ("level", "behind")
+    assert near.reference_kind == "real text" and near.reference == 10.0
+    assert marks([near.to_json(), low.to_json()]) == ["best", ""]
 
 
 def test_conditions():
