@@ -32,8 +32,11 @@ def shuffled(texts: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def repeated(x: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """A tenth of the items stands in the place of the others."""
-    return x[random.integers(0, len(x) // 10, len(x))]
+    """In the place of a tenth of the items stand copies of ten others, over and over."""
+    made, at = x.copy(), random.permutation(len(x))
+    many = len(x) // 10
+    made[at[:many]] = x[at[many + np.arange(many) % 10]]
+    return made
 
 
 def either(*names: str):
@@ -55,7 +58,7 @@ def main() -> None:
     order = random.permutation(pictures.items)[: 2 * MOST]
     real, other = np.split(pictures.images[order], 2)
     label = pictures.labels[order][len(real) :]
-    pool = random.permutation(passages.cut([text.text("train")], 256))[:MOST]
+    pool = random.permutation(passages.cut([text.text("train")], 256))[: 2 * MOST]
     said, written = np.split(pool[: len(pool) // 2 * 2], 2)
     rows = random.permutation(load_breast_cancer().data)
     known, made = np.split(rows[: len(rows) // 2 * 2], 2)

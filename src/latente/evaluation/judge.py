@@ -1,7 +1,7 @@
 """The judge: a fresh classifier that learns to tell real held-out data from samples (Lopez-Paz & Oquab 2017, "Revisiting Classifier
 Two-Sample Tests", arXiv:1610.06545).
 
-    real, fake --halves--> learn on one (a fold of it picks among classifiers) --> scores of the other --> AUC, interval, p, power
+    real, fake --halves--> learn on one (a fold of it first picks among classifiers) --> scores of the other --> AUC, interval, p, power
 
 An AUC of 0.5 means that it cannot tell, 1 that it always can. What that is worth depends on how much there was to look at, so
 every judgement says which AUC it would have caught: too little data is a verdict of its own and never a pass.
@@ -100,6 +100,8 @@ def judged(real: np.ndarray, fake: np.ndarray, classifiers: dict[str, Classifier
     learnt, fold, (unseen, made) = both(0, cut), both(cut, half), both(half, count)
     scorers = {name: learn(*learnt, key(seed, "judge", name)) for name, learn in classifiers.items()}
     best = max(scorers, key=lambda name: auc(scorers[name](fold[0]), fold[1]) if cut < half else 0.0)
+    if cut < half:  # the one that was picked learns from the fold as well
+        scorers[best] = classifiers[best](*both(0, half), key(seed, "judge", best))
     scores = scorers[best](unseen)
     found, n = auc(scores, made), count - half
     return Judgement(found, interval(found, n, n), p_value(scores, made, random), detectable(n, n), n, best)
