@@ -3,7 +3,7 @@
     Evaluation --> answers (verdict, cards), tiles, pictures, charts --\
     metrics.jsonl --> curves --------------------------------------------> template.html -> RUN/report/report.html
     run.json --> making (facts, the command) ---------------------------/
-    Evaluation + facts ------------------------------> RUN/report/metrics.json -> comparing
+    Evaluation, verdict, audit, events, facts -------> RUN/report/metrics.json -> comparing
 """
 
 from __future__ import annotations
