@@ -377,3 +377,23 @@ def test_pictures_of_one_name_and_two_kinds_keep_two_names():
     data = open_source("digits")
     data.keys = ["a.png", "b.png", "a.jpg", "a-2.png", "a.gif", "c/a.png"]
     assert data.names(np.arange(6)) == ["a", "b", "a-2", "a-2-2", "a-3", "c/a"]
+
+
+def test_only_the_suffix_of_a_picture_is_left_out_of_a_name():
+    data = open_source(np.zeros((12, 8, 8), np.uint8) + np.arange(12, dtype=np.uint8)[:, None, None])
+    data.keys = ["scan.001", "scan.002", "a.PNG", "b"]
+    assert data.names(np.arange(4)) == ["scan.001", "scan.002", "a", "b"]
+
+
+def test_a_npz_names_its_images_and_classes(tmp_path):
+    x, y = np.random.default_rng(0).integers(0, 256, (12, 8, 8), np.uint8), np.arange(12) % 3
+    names = [f"p/{number}.jpg" for number in range(12)]
+    for number, (more, keys, classes) in enumerate((
+        ({"names": names, "classes": ["dog", "cat", "owl"]}, names, ("dog", "cat", "owl")),
+        ({"names": names[:11], "classes": ["dog", "cat"]}, None, ("0", "1", "2")),
+        ({"names": [*names[:11], "../x.jpg"], "classes": [1, 2, 3]}, None, ("0", "1", "2")),
+        ({"names": np.arange(12), "classes": [["a", "b", "c"]]}, None, ("0", "1", "2")), ({}, None, ("0", "1", "2")),
+    )):  # fmt: skip
+        np.savez(tmp_path / f"{number}.npz", x=x, y=y, **{name: np.array(value) for name, value in more.items()})
+        data = open_source(tmp_path / f"{number}.npz")
+        assert (data.keys, data.spec.classes) == (keys, classes) and (data.labels == y).all()

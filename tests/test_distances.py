@@ -199,7 +199,9 @@ def test_a_run_is_evaluated_from_every_side(tmp_path):
     assert found["frechet_distance"].value > 3 * found["frechet_distance"].references["real against real"]
     again = run.evaluate()
     assert [score.to_json() for score in again] == [score.to_json() for score in found]
-    assert len(found.galleries) == 3 and len(found.charts) == 3 and found.made["features_supervised"]
+    titles = [gallery.title for gallery in found.galleries]
+    assert titles == ["Samples beside real images", "Most like a copy", "Costliest images", "Cheapest images"]
+    assert len(found.charts) == 3 and found.made["features_supervised"]
 
 
 def test_a_run_of_data_in_memory_is_evaluated_when_it_is_given_again(tmp_path):

@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 import latente
 from latente import checkpoint, provenance
 from latente.cli import main
+from latente.data.sources import open_source
 from latente.provenance import sidecar, verify
 from latente.provenance.texts import passages
 
@@ -421,6 +422,17 @@ def test_whatever_stands_in_a_sidecar_gives_a_verdict_or_one_line(place, gan, tm
         "same values" if where[:1] == ("content_sha256",) else "differs"
     )  # other bytes than those the sidecar names
     assert not counts or found.outcome == wanted, (where, value, found)
+
+
+def test_classes_called_by_numbers_are_those_numbers_in_a_npz(tmp_path, capsys):
+    data = open_source("digits")
+    labels = np.where(data.labels % 2, 7, 3)
+    run = latente.train("gan", (data.images, labels), steps=2, size="tiny", out=tmp_path / "run", quiet=True)
+    assert main(["sample", str(run.path), "--n", "12", "--out", str(tmp_path / "made.npz")]) == 0
+    with np.load(tmp_path / "made.npz") as held:
+        assert set(held["y"].tolist()) == {3, 7} and sorted(held.files) == ["x", "y"]
+    assert main(["verify", str(run.path), str(tmp_path / "made.npz")]) == 0
+    assert "same bytes" in capsys.readouterr().out
 
 
 # ---- what is made of a source --------------------------------------------------------------------------------------

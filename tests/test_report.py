@@ -115,7 +115,7 @@ def test_nothing_of_the_data_becomes_markup(run):
                 Gallery(EVIL, EVIL, [(f'"{EVIL}', np.zeros((2, 1, 8, 8), np.uint8))], True, [f'"{EVIL}']),
             ],
             [
-                Chart(EVIL, EVIL, EVIL, EVIL, {EVIL: line, "$\\frac{": line, "_x": line}),
+                Chart(EVIL, EVIL, EVIL, EVIL, {EVIL: line, "$\\frac{": line, "_x": line}, marks={EVIL: 1.0}),
                 Bars(EVIL, EVIL, EVIL, [EVIL], {EVIL: np.ones(1)}),
                 Matrix(EVIL, EVIL, [EVIL], {EVIL: np.ones((1, 1))}),
                 Panels(
@@ -258,6 +258,20 @@ def test_lengths_of_bars_are_their_figures():
     assert all(row[1][1][2] == 0 for row in made["rows"])
     (made,) = charts.shown([Bars("t", "", "u", ["x"], {"a": np.array([0.5])}, top=1.0)])
     assert made["rows"] == [("x", [("a", 0.5, 50.0)])]
+
+
+def test_marks_stand_upright_where_they_are_and_are_named():
+    bins = np.arange(5.0), np.array([1.0, 2.0, 3.0, 0.0])
+    plain, marked = (
+        charts.shown([Chart("t", "", "x", "y", {"a": bins}, steps=True, marks=marks)])[0]
+        for marks in ({}, {"xz alone": 2.5, EVIL: 9.0, "unknown": NAN})
+    )
+    upright = [
+        re.findall(r'd="M ([\d.]+) [\d.]+ \nL \1 [\d.]+ \n"[^>]*var\(--line', one["drawing"]) for one in (plain, marked)
+    ]
+    assert not upright[0] and len(upright[1]) == 2 and float(upright[1][0]) < float(upright[1][1])
+    assert marked["marks"] == ["xz alone: 2.5", f"{EVIL}: 9", "unknown: no number"] and plain["marks"] == []
+    assert "xz alone: 2.5" in marked["drawing"] and EVIL not in marked["drawing"]
 
 
 def test_a_matrix_is_drawn_square_by_square():

@@ -9,7 +9,8 @@ import pytest
 
 from latente.evaluation.findings import Bars, Chart, Matrix, Panels
 from latente.evaluation.table_copies import compared
-from latente.evaluation.table_nats import ALONE, TREE, likelihood, simpler
+from latente.evaluation.table_costs import costs
+from latente.evaluation.table_nats import ALONE, TREE, alone, likelihood, likely, simpler
 from latente.evaluation.table_quality import associations, quality, shapes, trends
 from latente.evaluation.tables import Held, Rows, evaluated, glance
 
@@ -183,12 +184,42 @@ def test_counted_models_are_distributions():
         assert np.exp(-cost).sum() == pytest.approx(1)
 
 
+def test_rows_and_columns_and_what_they_cost():
+    train, test, sizes, numbers = tokens(5_000, 0), tokens(1_000, 1), (4, 2, 2, 5), np.arange(1_000) * 3
+    train, test = (np.column_stack([part[:, 0], part[:, 1] // 2, part[:, 1] % 2, part[:, 3]]) for part in (train, test))
+    each = alone(train, test, sizes)
+    fields = each * [1.0, 0.5, 0.5, 1.0]
+    known = likely((fields[:100].sum(1), fields.sum(1)), fields, (train, test), sizes, (0, 1, 1, 2), numbers)
+    rows = Rows(test[:, [0, 1, 3]].astype(float), ("a", "b", "c"), (False,) * 3, ((),) * 3)
+    assert known.alone == pytest.approx([each[:, 0].mean(), each[:, 1:3].sum(1).mean(), each[:, 3].mean()])
+    (drawn, bars), gallery, told = costs(rows, known)
+    assert drawn.title == "Bits by row" and drawn.marks[ALONE] == pytest.approx(each.sum(1).mean() / np.log(2))
+    assert set(drawn.marks) == {ALONE, TREE} and list(drawn.lines) == ["training rows", "test rows"]
+    own, other = bars.bars.values()
+    at = list(bars.labels).index("b")
+    assert own[at] == pytest.approx(other[at] / 2) and (np.diff(own) <= 0).all()
+    assert told["columns"] == pytest.approx(dict(zip(bars.labels, own))) and sum(own) == pytest.approx(
+        told["test"]["mean"]
+    )
+    (first, dear), (second, cheap) = gallery.rows
+    assert (first, second) == ("costliest", "cheapest") and len(dear) == len(cheap) == 8
+    assert gallery.columns == ("row", "bits", "costliest cell", "a", "b", "c")
+    order = np.argsort(known.test, kind="stable")
+    for end, shown, at in (("costliest", dear, order[-1]), ("cheapest", cheap, order[0])):
+        bits, worst = known.test[at] / np.log(2), int(known.cells[at].argmax())
+        assert told[end][0] == {"row": 3 * at + 1, "bits": pytest.approx(bits), "column": "abc"[worst],
+                                "cell": rows.cell(at, worst), "cell_bits": pytest.approx(known.cells[at, worst] / np.log(2))}  # fmt: skip
+        assert shown[0][:2] == (f"{3 * at + 1:,}", f"{bits:.1f}") and shown[0][3:] == rows.cells(at)
+        assert shown[0][2].endswith(f": {'abc'[worst]} = {rows.cell(at, worst)}")
+    (drawn,), gallery, told = costs(rows, replace(known, cells=None))
+    assert drawn.title == "Bits by row" and gallery.columns == ("row", "bits", "a", "b", "c")
+    assert "columns" not in told and set(told["cheapest"][0]) == {"row", "bits"}
+
+
 def test_a_likelihood_is_good_that_beats_counting():
-    costs = simpler(tokens(5_000, 0), tokens(1_000, 1), (4, 4, 4, 5))
-    answers = {
-        name: likelihood((nats, nats), costs)[0].answer
-        for name, nats in (("better", costs[TREE] - 0.1), ("between", costs[TREE] + 0.3), ("worse", costs[ALONE] + 0.3))
-    }
+    counted = simpler(tokens(5_000, 0), tokens(1_000, 1), (4, 4, 4, 5))
+    given = {"better": counted[TREE] - 0.1, "between": counted[TREE] + 0.3, "worse": counted[ALONE] + 0.3}
+    answers = {name: likelihood((nats, nats), counted)[0].answer for name, nats in given.items()}
     assert answers == {"better": "good", "between": "unsure", "worse": "bad"}
 
 

@@ -1,5 +1,8 @@
 """A run of rows: sampled under conditions and rules, filled, predicted, written and made again."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +11,7 @@ import torch
 import latente
 from latente import cli, registry
 from latente.data.errors import DataError
+from latente.reports import write
 from latente.rng import keyed
 from latente.spec import TableSpec
 
@@ -163,10 +167,23 @@ def test_likelihood_of_rows_and_its_spread_over_orders(run):
     assert (run.log_prob(odd)["nats"] > found["nats"]).mean() > 0.9 and (found["spread"] > 0).all()
 
 
-def test_an_evaluation_answers_every_question(run):
+def test_an_evaluation_answers_every_question(run, tmp_path):
     found = run.evaluate()
     assert {finding.question for finding in found.findings} >= {"faithful", "varied", "copied", "useful"}
     assert found["tstr_auc"].value > 0.8 and found["nats_per_row"].ci is not None
+    path = write(run, found, ())
+    page, metrics = path.read_text(encoding="utf-8"), json.loads((path.parent / "metrics.json").read_text())
+    told = metrics["details"]["costs"]
+    assert told["test"]["mean"] == pytest.approx(found["nats_per_row"].value / np.log(2))
+    assert sum(told["columns"].values()) == pytest.approx(told["test"]["mean"], rel=1e-5)
+    assert {"Bits by row", "Bits by column"} <= {chart["title"] for chart in metrics["charts"]}
+    head, *lines = Path(run.record["data"]["source"]).read_text().splitlines(keepends=True)
+    for end in ("costliest", "cheapest"):  # what is told of a row of the source is what the run says of it
+        (tmp_path / end).with_suffix(".csv").write_text(head + "".join(lines[one["row"] - 1] for one in told[end]))
+        nats = run.log_prob((tmp_path / end).with_suffix(".csv"))["nats"]
+        assert nats.to_numpy() / np.log(2) == pytest.approx([one["bits"] for one in told[end]], rel=1e-4)
+        assert all(f">{one['row']:,}</td><td>{one['bits']:.1f}</td>" in page for one in told[end])
+    assert "Costliest and cheapest rows" in page and "costliest cell" in page
 
 
 def test_from_the_command_line_and_back(run, tmp_path, capsys):
@@ -214,6 +231,8 @@ def test_the_other_families_keep_to_what_is_given(family, tmp_path):
     assert (made["age"] > 40).all() and (made["country"] == "north").all()
     with pytest.raises(ValueError, match="cannot fill"):
         run.fill(people(5))
+    told = run.evaluate(source=people()).details
+    assert (family == "table-vae") == ("costs" in told) and "columns" not in told.get("costs", {})
 
 
 def test_many_columns_are_summed_as_few_are(monkeypatch):

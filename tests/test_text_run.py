@@ -1,5 +1,6 @@
 """A language model from a source to text: what a run of text does, in Python and at the command line."""
 
+import html
 import json
 import shutil
 
@@ -11,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 import latente
 from latente.cli import main
 from latente.data.tokenizer import Tokenizer
+from latente.reports import write
 
 QUICK = {"context": 32, "size": "tiny", "width": 32, "layers": 2, "batch_size": 8, "threads": 1, "quiet": True}
 FLAGS = "--context 32 --size tiny --width 32 --layers 2 --batch-size 8 --threads 1 --quiet"
@@ -59,8 +61,12 @@ def test_attention_maps_of_a_text(run):
         run.attention_maps("")
 
 
-def test_scores_stand_beside_references(run):
-    found = run.evaluate()
+@pytest.fixture(scope="module")
+def found(run):
+    return run.evaluate()
+
+
+def test_scores_stand_beside_references(run, found):
     scores = {score.name: score for score in found}
     assert {"nats_per_char", "bits_per_byte", "perplexity", "judge_auc", "copied_passages", "membership_auc"} <= set(
         scores
@@ -74,6 +80,26 @@ def test_scores_stand_beside_references(run):
     data = run.reopened()
     total = nats.value * (data.characters["test"] - 1)
     assert scores["bits_per_byte"].value == pytest.approx(total / np.log(2) / (data.bytes["test"] - 1), rel=1e-3)
+
+
+def test_the_page_shows_which_lines_cost_most(run, found):
+    path = write(run, found, ())
+    page, metrics = path.read_text(encoding="utf-8"), json.loads((path.parent / "metrics.json").read_text())
+    told = metrics["details"]["costs"]
+    assert told["unit"] == "bits a character" and told["of"] == "lines"
+    for end, order in (("costliest", -1), ("cheapest", 1)):
+        bits = [order * one["bits_per_char"] for one in told[end]]
+        assert bits == sorted(bits) and len(bits) == 12
+        for one in told[end]:
+            assert f"{one['bits_per_char']:.2f} bits a character" in page
+        assert f"{end.capitalize()} lines" in page and html.escape(told[end][0]["text"], quote=False) in html.unescape(
+            page
+        )
+    (chart,) = (chart for chart in metrics["charts"] if chart["title"] == "Bits by line")
+    nats = found["nats_per_char"]
+    assert chart["marks"] == pytest.approx({kind: value / np.log(2) for kind, value in nats.references.items()})
+    assert 0.6 < told["test"]["mean"] / (nats.value / np.log(2)) < 1.4
+    assert all(f"{kind}: " in page for kind in nats.references)
 
 
 def test_the_command_line_from_a_file_to_text(tmp_path, monkeypatch, capsys):

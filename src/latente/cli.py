@@ -77,7 +77,8 @@ def _overview() -> str:
     from latente import registry
 
     lines = [f"  {line}" for line in COMMANDS.values()]
-    models = [f"  {name:<13}{registry.summary(name)}" for name in registry.names()]
+    width = 2 + max(map(len, registry.names()))
+    models = [f"  {name:<{width}}{registry.summary(name)}" for name in registry.names()]
     return "\n".join(
         [
             "usage: latente COMMAND ...   (latente COMMAND --help tells more)",

@@ -32,7 +32,8 @@ def flags(command: Any, *settings: Any) -> Any:
     made: list[Any] = []
     hints, help_ = get_type_hints(command, include_extras=True), field_docs(command)
     for f in fields(command):
-        kind = _flag(hints[f.name], help_[f.name], None)
+        name = f.name.upper() if f.default is MISSING else f"[{f.name.upper()}]"
+        kind = _flag(hints[f.name], help_[f.name], None, name)
         default = field(default_factory=list) if _SEVERAL in kind.__metadata__ else f
         made.append((f.name, kind, default) if f.default is not MISSING else (f.name, kind))
     for owner in settings:
@@ -50,12 +51,14 @@ def flags(command: Any, *settings: Any) -> Any:
     return kind
 
 
-def _flag(hint: Any, help_: str, decided: str | None) -> Any:
-    """The type of one flag as the parser wants it; an optional one shows neither None nor an empty default."""
+def _flag(hint: Any, help_: str, decided: str | None, name: str = "") -> Any:
+    """The type of one flag as the parser wants it; an optional one shows neither None nor an empty default, a positional one its
+    `name`."""
     import tyro
 
     if "positional" in getattr(hint, "__metadata__", ()):
-        return Annotated[tyro.conf.Positional[hint.__origin__], tyro.conf.arg(help=help_)]
+        shown = f"{name.removesuffix('S')} ..." if get_origin(hint.__origin__) is list else name
+        return Annotated[tyro.conf.Positional[hint.__origin__], tyro.conf.arg(help=help_, metavar=shown)]
     if type(None) not in get_args(hint):
         return Annotated[hint, tyro.conf.arg(help=help_)]
     # What only Python can give, a mapping, is no word of a command line.
@@ -79,7 +82,7 @@ def field_docs(kind: Any) -> dict[str, str]:
     docs = {}
     for here, after in zip(body, body[1:]):
         if isinstance(here, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-            docs[here.target.id] = str(after.value.value)  # type: ignore[union-attr]
+            docs[here.target.id] = " ".join(str(after.value.value).split())  # type: ignore[union-attr]
     missing = [f.name for f in fields(kind) if f.name not in docs]
     if missing:
         raise ValueError(

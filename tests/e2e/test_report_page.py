@@ -46,7 +46,8 @@ def pages(tmp_path_factory):
         ),
     ]
     charts = [
-        Chart("Spectrum", "", "x", "y", {"samples": (np.arange(9), np.arange(9.0)), LONG: (np.arange(9), np.ones(9))})
+        Chart("Spectrum", "", "x", "y", {"samples": (np.arange(9), np.arange(9.0)), LONG: (np.arange(9), np.ones(9))}),
+        Chart("Bits", "", "bits", "%", {"test": (np.arange(9), np.ones(8))}, steps=True, marks={LONG: 3.0, "xz": 20.0}),
     ]
     evaluation = Evaluation(scores, galleries, charts, [LONG], {"hash": "f" * 300})
     report = write(run, evaluation, [("classes", LONG), ("warning", "too few")])
@@ -84,6 +85,9 @@ def test_a_page_fits_and_asks_for_nothing(browser, pages, which, width, height, 
         assert page.locator("svg.drawing").count() > 8
         assert page.locator("svg.drawing").evaluate_all(
             "all => all.every(one => one.getBoundingClientRect().width > 150)"
+        )
+        assert page.locator(".key .upright").evaluate_all(
+            "all => all.length === 2 && all.every(one => one.getBoundingClientRect().height > 10)"
         )
         if width == 1280:
             first = page.locator(".card").first.bounding_box()

@@ -1,11 +1,12 @@
 """Networks of whole numbers, whose results are the same on every machine and in whatever order they are added up.
 
-    weights n 2^-s, activations m 2^-12 (n, m whole)  --products and sums, all below 2^53, in float64--> exact --round--> m 2^-12
+    weights n 2^-s, activations m 2^-12 (n, m whole)  --products and sums, none above 2^53, in float64--> exact --round--> m 2^-12
 
 A floating-point network differs between machines, numbers of threads and batch sizes in its last digits, and one digit is enough to
 garble all that an entropy decoder reads after it. Here every number is a whole one that float64 holds exactly, so nothing is lost
 in any order of adding up; so is a quotient or a square root of two such numbers, which IEEE 754 rounds one way only. Linear layers,
-embeddings, relu and rms norms are all there is.
+embeddings, relu and rms norms are all there is. What a layer gives is kept within `BOUND`, what it takes within what its own weights
+allow, so no weights, a stranger's least of all, make a sum that depends on its order.
 """
 
 from __future__ import annotations
@@ -23,11 +24,15 @@ from torch import Tensor, nn
 
 from latente.codec.coding import FRACTION, Decoder, Encoder
 
-# Of what a layer gives: with sums of a few, weights below 2^11 and some 2^14 inputs, nothing reaches 2^53.
-BOUND = 2.0**22
+WHOLE = 1 << 53  # whole numbers up to this are exact in float64
+BOUND = 2.0**22  # of what a layer gives before its bias, of a bias, of a table
+# The most that a layer takes: a relu of a layer, squared (table-gpt); sums of a hundred layers stay far below. What enters a layer whose
+# weights allow so much need not be looked at.
+LARGEST = int(2 * BOUND) ** 2 >> FRACTION
 COARSE = 2.0 ** (FRACTION - 8)  # biases and tables are multiples of this
-NORMED = 2.0**21  # squares of 2^11 numbers up to this stay below 2^53
+NORMED, WIDEST = 2.0**21, 1 << 11  # what is squared, how many of them: their sum is 2^53 at most
 MOST_BITS = 12
+FINE = 8  # bits at least of a weight of the layers that a model calls `fine`
 SHIFTS = -8, 24  # least and most: of a layer's weights, which are whole numbers times 2^-shift
 _GROUP = struct.Struct("<iIII")  # smallest value, how many may be, bytes of their counts, bytes of the values
 
@@ -38,6 +43,8 @@ class Linear(nn.Module):
     weight: Tensor
     bias: Tensor
     scale: Tensor
+    most: int
+    """of its inputs; larger ones are cut: no sum of products, in part or in all, passes `WHOLE`"""
 
     def __init__(self, layer: nn.Linear, bits: int) -> None:
         super().__init__()
@@ -48,6 +55,11 @@ class Linear(nn.Module):
         self.register_buffer("weight", torch.from_numpy(numbers))
         self.register_buffer("bias", whole(torch.zeros(len(weight)) if layer.bias is None else layer.bias))
         self.register_buffer("scale", torch.from_numpy(np.ldexp(1.0, -shift)))
+        self.bounded()
+
+    def bounded(self) -> None:
+        """Finds `most`: to be called when weights have changed."""
+        self.most = WHOLE // max(1, int(self.weight.abs().sum(1).max()))
 
     def forward(self, x: Tensor) -> Tensor:
         """(...,I) -> (...,O), whole numbers."""
@@ -55,6 +67,8 @@ class Linear(nn.Module):
 
     def part(self, x: Tensor, outputs: slice) -> Tensor:
         """(...,I) -> only these of the outputs."""
+        if self.most < LARGEST:
+            x = x.clamp(-self.most, self.most)
         found = F.linear(x, self.weight[outputs]).mul_(self.scale[outputs])
         return found.round_().clamp_(-BOUND, BOUND).add_(self.bias[outputs])
 
@@ -75,8 +89,13 @@ class Embedding(nn.Module):
 class RMSNorm(nn.Module):
     """Numbers divided by the root of their mean square."""
 
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        if size > WIDEST:
+            raise ValueError(f"a norm of {size:,} numbers cannot be made exact: {WIDEST:,} at most")
+
     def forward(self, x: Tensor) -> Tensor:
-        """(...,C) -> (...,C), whole numbers; C up to 2^11."""
+        """(...,C) -> (...,C), whole numbers."""
         x = x.clamp(-NORMED, NORMED)
         mean = x.square().sum(-1, keepdim=True) / x.shape[-1]
         return torch.round(x * 2.0**FRACTION / mean.clamp(min=1).sqrt())
@@ -90,24 +109,43 @@ def whole(values: Tensor) -> Tensor:
 
 
 def exact(model: nn.Module, bits: int) -> Any:
-    """A copy of a model whose linear layers hold weights of so many bits. Raises ValueError for a model with other layers."""
+    """A copy of a model whose linear layers hold weights of so many bits. Raises ValueError for a model with other layers, wider norms or
+    numbers that are not finite."""
+    if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
+        raise ValueError("some weights of this model are no finite numbers")
     made = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+    fine: Any = getattr(model, "fine", ())
     for name, module in list(made.named_modules()):
         new = None
         if isinstance(module, nn.Linear):
-            new = Linear(module, bits)
+            new = Linear(module, max(bits, FINE) if name in fine else bits)
         elif isinstance(module, nn.Embedding):
             new = Embedding(module)
         elif isinstance(module, nn.RMSNorm) and not module.elementwise_affine:
-            new = RMSNorm()
+            new = RMSNorm(module.normalized_shape[-1])
         if new is not None:
             parent, _, own = name.rpartition(".")
             setattr(made.get_submodule(parent), own, new)
     made.one = 2**FRACTION  # type: ignore[assignment]  # what stands for 1
-    made.bits = bits  # type: ignore[assignment]
+    made.bits = max(bits, FINE) if fine else bits  # type: ignore[assignment]
     if any(True for _ in made.parameters()):
         raise ValueError("this model has layers that cannot be made exact")
     return made
+
+
+def floating(made: nn.Module, model: nn.Module) -> nn.Module:
+    """A copy of the `model` that `exact` made `made` of, with its numbers: it gives nearly the same, faster and with gradients."""
+    found = copy.deepcopy(model)
+    with torch.no_grad():
+        for name, module in made.named_modules():
+            layer: Any = found.get_submodule(name)
+            if isinstance(module, Linear):
+                layer.weight.copy_(module.weight * module.scale[:, None])
+                if layer.bias is not None:
+                    layer.bias.copy_(module.bias / 2**FRACTION)
+            elif isinstance(module, Embedding):
+                layer.weight.copy_(module.weight / 2**FRACTION)
+    return found
 
 
 # ---- as bytes ------------------------------------------------------------------------------------------------------
@@ -138,6 +176,9 @@ def unpack(packed: bytes, made: nn.Module) -> None:
             kept.copy_(torch.from_numpy(_restored(made, name, values)).view_as(kept))
     if packed:
         raise ValueError("more weights than the model has")
+    for module in made.modules():
+        if isinstance(module, Linear):
+            module.bounded()
 
 
 def digest(made: nn.Module) -> str:

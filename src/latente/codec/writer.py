@@ -15,9 +15,10 @@ from latente.drafts import check_free, draft
 class Writer:
     """Writes a .latente file: `with Writer(path, header, parts) as writer: writer.add(payload, items)`, chunk by chunk.
 
-    The file appears under its name whole, synced, when the body ends; or not at all. `header` is a dict of JSON values; where it
-    has "items", that is how many there must be. `parts` are blobs of the whole file, by name. Raises ValueError when the path
-    is taken or cannot be written, or the header is no JSON or too long.
+    The file appears under its name whole, synced, when the body ends; or not at all. `finish` ends it before that, for whoever
+    wants to read it first. `header` is a dict of JSON values; where it has "items", that is how many there must be. `parts` are
+    blobs of the whole file, by name. Raises ValueError when the path is taken or cannot be written, or the header is no JSON or
+    too long.
     """
 
     def __init__(self, path: str | Path, header: Mapping[str, Any], parts: Mapping[str, bytes] | None = None) -> None:
@@ -32,8 +33,8 @@ class Writer:
 
     def __enter__(self) -> Writer:
         with self._writing(), ExitStack() as opened:
-            hidden = opened.enter_context(draft(self.path))
-            self._file = hidden.open("xb")
+            self._hidden = opened.enter_context(draft(self.path))
+            self._file = self._hidden.open("xb")
             opened.push(self._close)
             for piece in (self._head, *self._parts.values()):
                 self._write(piece)
@@ -59,6 +60,20 @@ class Writer:
         self._counts.append(items)
         self._items += items
 
+    def finish(self) -> Path:
+        """Ends the file: where it lies, whole and synced, until the body ends."""
+        declared = layout.declared(self._header)
+        if declared not in (None, self._items):
+            raise ValueError(f"{self.path}: {self._items:,} items were added, its header says {declared:,}")
+        self._write(self._end())
+        with self._writing():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            if os.fstat(self._file.fileno()).st_size != self._written:
+                raise ValueError(f"cannot write {self.path}: a write before this one failed")
+            self._file.close()
+        return self._hidden
+
     def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
         with self._writing():
             self._opened.__exit__(kind, *error)
@@ -72,21 +87,11 @@ class Writer:
 
     def _close(self, kind: type[BaseException] | None, *_: Any) -> None:
         try:
-            if kind is None:
-                self._finish()
+            if kind is None and not self._file.closed:
+                self.finish()
         finally:
             with suppress(OSError):  # what is buffered may still find the disk full
                 self._file.close()
-
-    def _finish(self) -> None:
-        declared = layout.declared(self._header)
-        if declared not in (None, self._items):
-            raise ValueError(f"{self.path}: {self._items:,} items were added, its header says {declared:,}")
-        self._write(self._end())
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        if os.fstat(self._file.fileno()).st_size != self._written:
-            raise ValueError(f"cannot write {self.path}: a write before this one failed")
 
     def _end(self) -> bytes:
         """Index and footer."""

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import lzma
-import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from latente.codec.layout import Damaged
 from latente.compression.headers import FILES, NAMES
 from latente.data.errors import first_line
+from latente.data.images import is_path
 from latente.evaluation.findings import Say
+from latente.run import Run
 
 PLAIN, LZMA, MODEL = range(3)  # how a chunk is coded
 FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME}]
 HEAD = 5  # bytes of a chunk before its content: how, and a check of what comes out
+
+R = TypeVar("R", bound=Run)
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Chunk:
     items: int
     expected: float
     """bytes that the model expects to need; what `payload` holds where `modelled`"""
+    digest: str
+    """of the bytes it is to become again"""
 
     @property
     def modelled(self) -> bool:
@@ -52,12 +57,46 @@ class Job(Protocol):
     @property
     def psnr(self) -> float | None: ...
 
-    def chunks(self, verify: bool, say: Say) -> Iterator[Chunk]:
-        """Codes everything, decoding it again where told to `verify`. Raises ValueError when something else comes out."""
+    def chunks(self, say: Say) -> Iterator[Chunk]:
+        """Codes everything."""
         ...
 
     def settle(self, size: int) -> None:
         """Told how large the file is. Raises Missed where that is too much: header, parts and chunks are smaller then."""
+        ...
+
+    def matches(self, content: Any) -> bool:
+        """Whether the `Content` of the file that was made has, beside its chunks, all that was given."""
+        ...
+
+
+class Content(Protocol):
+    """Data in a file."""
+
+    @property
+    def together(self) -> int:
+        """Chunks that are best decoded at once."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What `write` wrote otherwise than it was given, a line each."""
+        ...
+
+    def decode(self, numbers: Sequence[int]) -> list[Any]:
+        """The items of some chunks. Raises Damaged."""
+        ...
+
+    def plain(self, numbers: Sequence[int]) -> list[bytes]:
+        """Some chunks as the bytes that were coded. Raises Damaged."""
+        ...
+
+    def item(self, chunk: Any, at: int) -> Any:
+        """An item of a chunk."""
+        ...
+
+    def write(self, out: Path, lost: list[Damaged] | None, say: Say) -> Path:
+        """Everything, but for what is `lost`."""
         ...
 
 
@@ -128,15 +167,21 @@ def unsqueezed_names(content: bytes, count: int) -> list[str]:
 
 
 def inside(name: str) -> Path:
-    """A name as a path below a folder. Raises ValueError for one that leaves it."""
-    path = Path(name)
-    try:
-        os.fsencode(name)
-    except UnicodeError:
-        raise ValueError(f"a name in it, {name!r:.60}, can be no file's; nothing is written") from None
-    if path.is_absolute() or ".." in path.parts or "\0" in name or not path.name:
-        raise ValueError(f"a name in it, {name!r:.60}, leaves the folder it is to be written to; nothing is written")
-    return path
+    """A name as a path below a folder. Raises ValueError for one that is none."""
+    if not is_path(name):
+        raise ValueError(
+            f"a name in it, {name!r:.60}, leaves the folder it is to be written to, or is no file's; nothing is written"
+        )
+    return Path(name)
+
+
+def made_with(run: Run | None, kind: type[R], held: Any) -> R:
+    """The run of a file whose header is `held`, which its weights are not in. Raises ValueError where none was given, or another."""
+    if run is None:
+        raise ValueError(f"its weights are not in it; give the run it was made with (--run), a {held.model:.40}")
+    if not isinstance(run, kind) or run.spec != held.spec or run.family.name != held.model:
+        raise ValueError(f"its weights are not in it, and this is not the run it was made with, a {held.model:.40}")
+    return run
 
 
 def batches(count: int, size: int) -> Iterator[range]:

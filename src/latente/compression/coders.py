@@ -8,7 +8,7 @@ N images, C channels, H W height and width.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,68 +16,92 @@ import torch
 
 from latente.codec import exact, walks
 from latente.codec.coding import Decoder, Encoder
+from latente.training.budget import half_precision_pays
 
-REMEMBERED = 1 << 27  # numbers, 1 GiB, that a walk may hold of all images that take it together
+REMEMBERED = 1 << 27  # numbers, 1 GiB, that walks may hold of all images or rows that take them at once
+TOGETHER = 4  # chunks at once, or as many as there are threads
 
 Labelled = tuple[np.ndarray, np.ndarray | None]
 """images uint8 (N,C,H,W), and where there are classes the class of each, (N,)"""
 
 
 class Coder(ABC):
-    """Codes images of a spec, of which so many are of each class, by a network of whole numbers."""
+    """Codes images of a spec, of which so many are of each class, by a network of whole numbers.
+
+    images --numbers--> what is coded of them --code--> chunks --images--> --shown--> images
+    """
 
     def __init__(self, net: Any, classes: Sequence[int]) -> None:
         self.net, self.spec, self.classes = net, net.spec, np.asarray(classes, np.float64)
 
     def code(
-        self, x: np.ndarray, labels: np.ndarray | None, counts: Sequence[int], levels: np.ndarray | None = None
-    ) -> tuple[list[bytes], np.ndarray, np.ndarray]:
-        """Chunks of so many of the images (N,C,H,W), the bits each image costs (N,), and what will come out. `levels` (N,) are those of
-        a network of several qualities."""
-        coders, bits = [Encoder() for _ in counts], np.zeros(len(x))
+        self, numbers: np.ndarray, labels: np.ndarray | None, counts: Sequence[int], levels: np.ndarray | None = None
+    ) -> tuple[list[bytes], np.ndarray]:
+        """Chunks of so many of the images, given as `numbers`, and the bits each costs (N,). `levels` (N,) are those of a network of
+        several qualities."""
+        coders, bits = [Encoder() for _ in counts], np.zeros(len(numbers))
         if labels is not None and len(self.classes) > 1:
             for coder, part in zip(coders, np.split(labels, np.cumsum(counts)[:-1])):
                 coder.alike(part, self.classes)
             bits -= np.log2(self.classes[labels] / self.classes.sum())
-        values, made = self._values(x, levels)
-        bits += walks.encoded(self._walk(len(x), labels, levels), values, coders, counts)
-        return [coder.finish() for coder in coders], bits, made
+        bits += walks.encoded(self._walks(labels, levels), lambda images: self._told(numbers[images]), coders, counts)
+        return [coder.finish() for coder in coders], bits
 
     def images(self, chunks: Sequence[bytes], counts: Sequence[int], levels: np.ndarray | None = None) -> Labelled:
         """The images of chunks of so many each, of the `levels` they were coded with. Raises ValueError for what `code` did not make."""
-        coders, labels = [Decoder(chunk) for chunk in chunks], None
-        if len(self.classes) > 1:
-            labels = np.concatenate([coder.alike(n, self.classes) for coder, n in zip(coders, counts)]).astype(np.int64)
-        elif len(self.classes):
-            labels = np.zeros(sum(counts), np.int64)
-        return self._made(walks.decoded(self._walk(sum(counts), labels, levels), coders, counts), levels), labels
+        coders = [Decoder(chunk) for chunk in chunks]
+        labels = (
+            np.concatenate([self.labels(coder, n) for coder, n in zip(coders, counts)]) if len(self.classes) else None
+        )
+        found = walks.decoded(self._walks(labels, levels), coders, counts)
+        return self.shown(found.numpy(), levels), labels
+
+    def _walks(self, labels: np.ndarray | None, levels: np.ndarray | None) -> Callable[[slice], Any]:
+        """What makes the walk of some of the images."""
+
+        def walk(images: slice) -> Any:
+            known, of = (None if each is None else each[images] for each in (labels, levels))
+            return self._walk(images.stop - images.start, known, of)
+
+        return walk
+
+    def labels(self, coder: Decoder, n: int) -> np.ndarray:
+        """The classes of the `n` images of a chunk, int64 (n,): what it begins with."""
+        return coder.alike(n, self.classes).astype(np.int64) if len(self.classes) > 1 else np.zeros(n, np.int64)
 
     @abstractmethod
-    def _values(self, x: np.ndarray, levels: np.ndarray | None) -> tuple[Iterable[np.ndarray], np.ndarray]:
-        """What a walk is told of images, and the images that come of it."""
+    def numbers(self, x: np.ndarray, labels: np.ndarray | None, levels: np.ndarray | None = None) -> np.ndarray:
+        """What images are coded as, (N,...)."""
+
+    @abstractmethod
+    def shown(self, numbers: np.ndarray, levels: np.ndarray | None = None) -> np.ndarray:
+        """The images that come of `numbers`."""
+
+    @abstractmethod
+    def _told(self, numbers: np.ndarray) -> Iterable[np.ndarray]:
+        """What a walk is told of them, (N,) each."""
 
     @abstractmethod
     def _walk(self, n: int, labels: np.ndarray | None, levels: np.ndarray | None) -> Any: ...
 
-    @abstractmethod
-    def _made(self, found: torch.Tensor, levels: np.ndarray | None) -> np.ndarray:
-        """The images of what a walk gave."""
-
 
 class Lossless(Coder):
-    """Images number by number."""
+    """Images pixel by pixel."""
 
     name = "pixels"
 
-    def _values(self, x: np.ndarray, levels: np.ndarray | None) -> tuple[Iterable[np.ndarray], np.ndarray]:
-        numbers = np.ascontiguousarray(x.transpose(2, 3, 1, 0)).reshape(-1, len(x))
-        return (half for row in numbers for half in (row // 16, row % 16)), x
+    def numbers(self, x: np.ndarray, labels: np.ndarray | None, levels: np.ndarray | None = None) -> np.ndarray:
+        return x
+
+    def shown(self, numbers: np.ndarray, levels: np.ndarray | None = None) -> np.ndarray:
+        return numbers
+
+    def _told(self, numbers: np.ndarray) -> Iterable[np.ndarray]:
+        in_order = np.ascontiguousarray(numbers.transpose(2, 3, 1, 0)).reshape(-1, len(numbers))
+        return (half for row in in_order for half in (row // 16, row % 16))
 
     def _walk(self, n: int, labels: np.ndarray | None, levels: np.ndarray | None) -> Any:
         return self.net.walk(n, None if labels is None else torch.from_numpy(labels))
-
-    def _made(self, found: torch.Tensor, levels: np.ndarray | None) -> np.ndarray:
-        return found.numpy()
 
 
 class Lossy(Coder):
@@ -85,34 +109,48 @@ class Lossy(Coder):
 
     name = "latents"
 
-    def __init__(self, net: Any, classes: Sequence[int], model: Any = None) -> None:
-        """`model` knows the same qualities as `net` and has the encoder: to code, not to decode. From here on it divides by the steps
-        that the exact network multiplies with."""
+    def __init__(self, net: Any, classes: Sequence[int], model: Any = None, refine: int = 0) -> None:
+        """`model` knows the same qualities as `net` and has the encoder: to code, not to decode. From here on it has the exact
+        network's numbers. `refine` steps look for better symbols than the encoder's."""
         super().__init__(net, classes)
-        self.model = model
+        self.model, self.refine = model, refine
         if model is not None:
-            with torch.no_grad():
-                model.coder.steps.weight.copy_(net.steps.weight.clamp(min=exact.COARSE) / net.one)
+            self._half = bool(refine) and half_precision_pays("cpu")
+            model.requires_grad_(False).coder = exact.floating(net, model.coder)
+            model.coder.steps.weight.data.clamp_(min=exact.COARSE / net.one)
+
+    def numbers(self, x: np.ndarray, labels: np.ndarray | None, levels: np.ndarray | None = None) -> np.ndarray:
+        found, level = [torch.empty(0, len(self.net.symbols), *self.net.grid, dtype=torch.int8)], _each(len(x), levels)
+        for part in self._parts(len(x)):
+            batch = {"x": torch.from_numpy(np.ascontiguousarray(x[part]))}
+            if labels is not None:
+                batch["label"] = torch.from_numpy(labels[part])
+            found.append(self.model.refined(batch, level[part], self.refine, self._half).to(torch.int8))
+        return torch.cat(found).numpy()
 
     @torch.inference_mode()
-    def coarse(self, x: np.ndarray) -> np.ndarray:
-        """Images as they will come out, not coded."""
-        return self._made(self.model.symbols({"x": torch.from_numpy(np.ascontiguousarray(x))}, 0), None)
+    def shown(self, numbers: np.ndarray, levels: np.ndarray | None = None) -> np.ndarray:
+        symbols, level = torch.from_numpy(numbers), _each(len(numbers), levels)
+        found = [torch.empty(0, *self.spec.shape, dtype=torch.uint8)]
+        found += [self.net.shown(symbols[part].double(), level[part]) for part in self._parts(len(numbers))]
+        return torch.cat(found).numpy()
 
-    @torch.inference_mode()
-    def _values(self, x: np.ndarray, levels: np.ndarray | None) -> tuple[Iterable[np.ndarray], np.ndarray]:
-        symbols = self.model.symbols({"x": torch.from_numpy(np.ascontiguousarray(x))}, _each(len(x), levels))
-        lowest = torch.tensor(self.net.symbols)[:, None, None] // 2
-        return (symbols + lowest).permute(2, 3, 1, 0).flatten(0, 2).numpy(), self._made(symbols, levels)
+    def _parts(self, n: int) -> list[slice]:
+        """So many images at a time."""
+        together = max(1, min(256, REMEMBERED // self.net.drawn))
+        return [slice(at, at + together) for at in range(0, n, together)]
+
+    def _told(self, numbers: np.ndarray) -> Iterable[np.ndarray]:
+        lowest = np.array(self.net.symbols)[:, None, None] // 2
+        return (numbers.astype(np.int64) + lowest).transpose(2, 3, 1, 0).reshape(-1, len(numbers))
 
     def _walk(self, n: int, labels: np.ndarray | None, levels: np.ndarray | None) -> Any:
         return self.net.walk(n, _each(n, levels), None if labels is None else torch.from_numpy(labels))
 
-    @torch.inference_mode()
-    def _made(self, found: torch.Tensor, levels: np.ndarray | None) -> np.ndarray:
-        together = max(1, min(256, REMEMBERED // self.net.drawn))
-        parts = zip(found.split(together), _each(len(found), levels).split(together))
-        return torch.cat([self.net.shown(part.double(), level) for part, level in parts]).numpy()
+
+def at_once(net: Any, size: int) -> int:
+    """How many chunks of so many items an exact network walks over at once."""
+    return max(1, min(max(TOGETHER, torch.get_num_threads()), REMEMBERED // (size * net.remembered)))
 
 
 def _each(n: int, levels: np.ndarray | None) -> torch.Tensor:

@@ -6,7 +6,9 @@ well, before it writes them. What a header may ask for is bounded, in memory, by
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -24,6 +26,7 @@ ITEMS = 1 << 31  # images
 NAMES = 1 << 26  # bytes of all names together
 FILES = 1 << 22  # that have names
 CLASSES = 1 << 16
+LABELS = 1 << 18  # bytes of the names of classes that a model does not know
 CONTEXT = 1 << 16  # tokens a language model sees at once
 THREADS = 256
 LEAST = 1 / 16  # bytes of a weight, on average: a header that asks for more weights than its file can hold is a forgery
@@ -55,9 +58,16 @@ class Images:
     """of latents, as the model counts them"""
     better: int
     """how many of the images, evenly spread, have the next quality"""
+    labels: tuple[str, ...]
+    """the names of the classes, where the model knows of none"""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the classes are called."""
+        return self.labels or self.spec.classes
 
     def __post_init__(self) -> None:
-        spec = self.spec
+        spec, names = self.spec, self.class_names
         _check(spec.channels in (1, 3) and spec.height > 0 and spec.width > 0, "the shape of its images")
         _check(self.size > 0 and self.size * spec.height * spec.width <= PIXELS, "its size of a chunk")
         _check(2 <= self.bits <= exact.MOST_BITS, "its bits of a weight")
@@ -66,8 +76,9 @@ class Images:
             0 <= self.better <= (self.quality is not None) * max(0, self.items - 1), "how many of its images are better"
         )
         _check(self.items <= ITEMS, "its count of images")
-        _check(len(self.classes) == len(set(spec.classes)) == len(spec.classes) <= CLASSES, "its classes")
-        _check(all(map(_folder, spec.classes)), "the name of a class")
+        _check(not (self.labels and spec.classes), "its classes")
+        _check(len(self.classes) == len(set(names)) == len(names) <= CLASSES, "its classes")
+        _check(all(map(_folder, names)), "the name of a class")
         _check(min(self.classes, default=0) >= 0 <= self.items, "its count of images")
         _check(not self.classes or sum(self.classes) == self.items, "its count of classes")
 
@@ -149,7 +160,7 @@ def read(header: Any) -> Images | Texts | Tables:
     if not isinstance(codec, str) or codec not in KINDS:
         raise ValueError(f"it is coded by {codec!r:.40}, which this latente does not know: upgrade")
     if KINDS[codec] is Images:
-        header = {"better": 0, **header}  # which older files lack
+        header = {"better": 0, "labels": [], **header}  # which older files lack
     return exactly(KINDS[codec], header, "header")
 
 
@@ -183,6 +194,11 @@ def _typed(hint: Any, value: Any, name: str) -> Any:
     if type(value) is hint and not (hint is int and abs(value) >= 1 << 53):
         return value
     raise ValueError(f"its {name} cannot be {value!r:.40}")
+
+
+def holds(classes: Sequence[str]) -> bool:
+    """Whether a header can hold the names of classes that a model does not know."""
+    return len(classes) <= CLASSES and all(map(_folder, classes)) and len(json.dumps(classes)) <= LABELS
 
 
 def _folder(name: str) -> bool:

@@ -3,46 +3,51 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from latente.codec import exact
+from latente.codec.coding import Decoder
 from latente.codec.layout import Damaged
 from latente.codec.reader import Reader
 from latente.compression import chunks, headers, quality
 from latente.compression.chunks import Chunk, Missed
-from latente.compression.coders import REMEMBERED, Coder, Labelled, Lossless, Lossy
+from latente.compression.coders import REMEMBERED, Coder, Labelled, Lossless, Lossy, at_once
 from latente.compression.quality import Point, Wish
 from latente.config import from_json
 from latente.data.dataset import Dataset
-from latente.data.images import check_output, write_parts
+from latente.data.images import Part, check_output, classed, is_png, png_names, write_parts
 from latente.evaluation.findings import Say
 from latente.run import ImageRun, Run, built
 
-TOGETHER = 4  # chunks at once
-TRIED = (6, 7, 8, 10)  # bits of a weight
+TRIED = (5, 6, 7, 8, 10)  # bits of a weight
 TRIAL = 200  # images that decide how many, and on which a quality is looked for
 RETRIES = 4  # files that turn out larger than wished
 OVERHEAD = 500, 14  # bytes of header and index: of a file, of a chunk
+
+T = TypeVar("T")
 
 
 class ImageJob:
     """Images on their way into a file."""
 
-    def __init__(self, run: ImageRun, source: Any, external_model: bool, wish: Wish, say: Say) -> None:
+    def __init__(self, run: ImageRun, source: Any, external_model: bool, wish: Wish, say: Say, refine: int = 0) -> None:
         given = _given(run, source)
         self.x, self.labels, self.notes, self.raw = given.x, given.labels, given.notes, given.x.nbytes
+        self.class_names, self.names = given.classes, given.names
         self._run, self._external, self._wish, self._tries = run, external_model, wish, RETRIES
+        self._refine, self._say = refine, say
+        self._found: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # by quality: numbers of images, and which have any
         self._classes: list[int] = []
         if self.labels is not None:
-            self._classes = np.bincount(self.labels, minlength=len(run.spec.classes)).tolist()
-        self._names = {} if given.names is None else {"names": chunks.squeezed_names(given.names)}
+            self._classes = np.bincount(self.labels, minlength=len(self.class_names)).tolist()
+        self._paths = {} if self.names is None else {"paths": chunks.squeezed_names(self.names)}
         remembered = _kept(run.model).remembered
         self._size = max(1, min(headers.PIXELS // (run.spec.height * run.spec.width), REMEMBERED // remembered))
         at = np.linspace(0, max(0, len(self.x) - 1), min(TRIAL, len(self.x))).astype(int)
@@ -50,6 +55,7 @@ class ImageJob:
         self._estimated = cache(self._estimate)
         say("finding out how many bits a weight is worth")
         self._bits = exact.MOST_BITS if external_model else min(TRIED, key=self._worth)
+        self._errors = cache(self._squared)
         self._point: Point | None = None
         if hasattr(run.model, "at"):
             say("looking for the quality")
@@ -65,37 +71,81 @@ class ImageJob:
             "config": asdict(from_json(self._run.family.Config, self._run.record["config"])), "spec": asdict(self._run.spec),
             "items": len(self.x), "classes": self._classes, "size": self._size, "bits": self._bits,
             "weights": exact.digest(net), "quality": point and point.quality, "better": point.better if point else 0,
+            "labels": () if self._run.spec.classes else self.class_names,
         }  # fmt: skip
-        self.parts = dict(self._names)
+        self.parts = dict(self._paths)
         if not self._external:
             self.parts["model"] = exact.pack(net)
             net = network(headers.exactly(headers.Images, self.header, "header"), self.parts["model"])
-        self._coding: Coder = Lossless(net, self._classes)
+        self._coding: Coder = Lossless(net, self._classes) if point is None else Lossy(net, self._classes)
         if point is not None:
-            self._coding = Lossy(net, self._classes, self._run.model.at(point.quality, point.levels))
+            of_each = [Point(point.quality + better) for better in range(point.levels)]
+            self._coders = [self._coder(each, self._bits, self._refine) for each in of_each]
 
-    def _coder(self, point: Point | None, bits: int) -> Any:
+    def _coder(self, point: Point | None, bits: int, refine: int = 0) -> Any:
         model: Any = self._run.model if point is None else self._run.model.at(point.quality, point.levels)
         net = exact.exact(_kept(model), bits)
-        return Lossless(net, self._classes) if point is None else Lossy(net, self._classes, model)
+        return Lossless(net, self._classes) if point is None else Lossy(net, self._classes, model, refine)
 
     def _worth(self, bits: int) -> float:
         """Bytes of a file with weights of so many bits; of a lossy one, with what its errors are worth in bytes at its price."""
         lossy = hasattr(self._run.model, "at")
         coder, each = self._coder(Point(self._run.model.config.levels // 2) if lossy else None, bits), 0.0
         if n := len(self._some):
-            _, cost, made = coder.code(self._some, self._some_labels, [n])
-            each = cost.mean() / 8
+            numbers = coder.numbers(self._some, self._some_labels)
+            each = coder.code(numbers, self._some_labels, [n])[1].mean() / 8
             if lossy:
-                each += float(coder.model.prices[0]) * quality.squared(made, self._some).sum() / n / 8
+                errors = quality.squared(coder.shown(numbers), self._some).sum()
+                each += float(coder.model.prices[0]) * errors / n / 8
         return len(exact.pack(coder.net)) + each * len(self.x)
 
     def _estimate(self, quality: int) -> float:
         """Bytes of a file of a quality, from what some images take."""
-        coder = self._coder(Point(quality), self._bits)
-        _, cost, _ = coder.code(self._some, self._some_labels, [len(self._some)])
-        fixed = sum(map(len, self._names.values())) + (0 if self._external else len(exact.pack(coder.net)))
+        coder = self._coder(Point(quality), self._bits, self._refine)
+        numbers = coder.numbers(self._some, self._some_labels)
+        _, cost = coder.code(numbers, self._some_labels, [len(self._some)])
+        fixed = sum(map(len, self._paths.values())) + (0 if self._external else len(exact.pack(coder.net)))
         return fixed + OVERHEAD[0] + OVERHEAD[1] * -(-len(self.x) // self._size) + cost.mean() / 8 * len(self.x)
+
+    def _squared(self, of: int, of_all: bool) -> np.ndarray:
+        """The squared errors of a quality, of all images or of some, (N,); of all refined ones, as they are by what some of them gain."""
+        plain = self._coder(Point(of), self._bits)
+        if not of_all:
+            coder = self._coder(Point(of), self._bits, self._refine)
+            return quality.squared(coder.shown(coder.numbers(self._some, self._some_labels)), self._some)
+        parts = [slice(part.start, part.stop) for part in chunks.batches(len(self.x), quality.CHUNK)]
+        known = [None if self.labels is None else self.labels[part] for part in parts]
+        found = np.concatenate(
+            [
+                quality.squared(plain.shown(plain.numbers(self.x[part], of)), self.x[part])
+                for part, of in zip(parts, known)
+            ]
+        )
+        if self._refine:
+            coarse = quality.squared(plain.shown(plain.numbers(self._some, self._some_labels)), self._some)
+            found *= self._errors(of, False).sum() / max(coarse.sum(), 1)
+        return found
+
+    def _numbers(self, coder: Coder, of: int, at: np.ndarray) -> np.ndarray:
+        """The symbols of images `at` (n,) of a quality. Where they are refined, which takes its time, they are kept."""
+        if not self._refine:
+            return coder.numbers(self.x[at], None if self.labels is None else self.labels[at])
+        if of not in self._found:
+            shape = len(self.x), len(coder.net.symbols), *coder.net.grid
+            self._found[of] = np.zeros(shape, np.int8), np.zeros(len(self.x), bool)
+        symbols, known = self._found[of]
+        if len(new := at[~known[at]]):
+            self._say(f"refining, {known.sum():,} of {len(self.x):,} images done")
+            symbols[new] = coder.numbers(self.x[new], None if self.labels is None else self.labels[new])
+            known[new] = True
+        return symbols[at]
+
+    def _mixed(self, point: Point, at: np.ndarray, levels: Any) -> np.ndarray:
+        """The symbols of images `at` (n,), each of its own of the qualities of `point`."""
+        found = np.zeros((len(at), len(self._coding.net.symbols), *self._coding.net.grid), np.int8)
+        for better, coder in enumerate(self._coders):
+            found[levels == better] = self._numbers(coder, point.quality + better, at[levels == better])
+        return found
 
     def _wished(self) -> Point:
         """The quality that was asked for; ValueError where there is none."""
@@ -103,8 +153,7 @@ class ImageJob:
         if not wish or not len(self.x):
             return Point(qualities - 1)
         if wish.psnr is not None:
-            coder = cache(lambda quality: self._coder(Point(quality), self._bits))
-            return quality.good(coder, qualities, wish.psnr, self._some, self.x)
+            return quality.good(self._errors, qualities, wish.psnr, self.x[0].size)
         assert wish.bytes_per_item is not None
         self._most = wish.bytes_per_item * len(self.x)
         found = quality.small(self._estimated, qualities, self._most, len(self.x))
@@ -120,43 +169,58 @@ class ImageJob:
 
     def settle(self, size: int) -> None:
         """As `Job.settle`."""
-        wanted = self._wish.bytes_per_item
-        if wanted is None or size <= wanted * len(self.x) or not len(self.x) or self._point is None:
+        point, wanted = self._point, self._wish.bytes_per_item
+        if point is None or not len(self.x):
             return
-        if self._point == Point(0):
+        if self._wish.psnr is not None and (self.psnr or math.inf) < self._wish.psnr and point.better:
+            self._point = self._better(point)
+            self._build()
+            raise Missed
+        if wanted is None or size <= wanted * len(self.x):
+            return
+        if point == Point(0):
             raise self._unreached(size)
         self._most -= size - wanted * len(self.x)  # by so much the estimate was too low
         self._tries -= 1
         found = quality.small(self._estimated, self._run.model.config.levels, self._most, len(self.x))
         # Where the estimate still says no less: the quality below.
-        self._point = found if found and found < self._point else Point(max(0, self._point.quality - 1))
+        self._point = found if found and found < point else Point(max(0, point.quality - 1))
         if not self._tries:
             self._point = Point(0)
         self._build()
         raise Missed
 
-    def chunks(self, verify: bool, say: Say) -> Iterator[Chunk]:
+    def _better(self, point: Point) -> Point:
+        """What `point` should have been for the wish, by how far it fell short."""
+        low, high = (self._errors(point.quality + better, True).mean() for better in (0, 1))
+        short = self.squared_error - self.x.size * 255**2 / 10 ** ((self._wish.psnr or 0) / 10)
+        better = point.better + 1 + len(self.x) // 1000 + math.ceil(short / max(low - high, 1e-9))
+        return Point(point.quality, better) if better < len(self.x) else Point(point.quality + 1)
+
+    def chunks(self, say: Say) -> Iterator[Chunk]:
         """As `Job.chunks`."""
-        self.squared_error, together = 0.0, _together(self._coding, self._size)
-        for numbers in chunks.batches(-(-len(self.x) // self._size), together):
-            start, stop = numbers[0] * self._size, min(len(self.x), (numbers[-1] + 1) * self._size)
+        self.squared_error, together = 0.0, at_once(self._coding.net, self._size)
+        for group in chunks.batches(-(-len(self.x) // self._size), together):
+            start, stop = group[0] * self._size, min(len(self.x), (group[-1] + 1) * self._size)
             say(f"coding, {start:,} of {len(self.x):,} images done")
             x = np.ascontiguousarray(self.x[start:stop])
             labels = None if self.labels is None else self.labels[start:stop]
             counts = [len(x[at : at + self._size]) for at in range(0, len(x), self._size)]
             levels = None if self._point is None else self._point.each(range(start, stop), len(self.x))
-            coded, bits, made = self._coding.code(x, labels, counts, levels)
+            numbers = x if self._point is None else self._mixed(self._point, np.arange(start, stop), levels)
+            coded, bits = self._coding.code(numbers, labels, counts, levels)
+            made = self._coding.shown(numbers, levels)
             self.squared_error += quality.squared(made, x).sum()
             cuts = np.cumsum(counts)[:-1]
             known = [None] * len(counts) if labels is None else np.split(labels, cuts)
             contents = [_content(part, of, len(self._classes)) for part, of in zip(np.split(made, cuts), known)]
-            payloads = [chunks.kept(content, code) for content, code in zip(contents, coded)]
-            if verify:
-                found = _images(self._coding, payloads, counts, levels)
-                if [_content(*part, len(self._classes)) for part in found] != contents:
-                    raise ValueError("what was decoded is not what was coded; nothing is written")
-            for payload, count, each in zip(payloads, counts, np.split(bits, cuts)):
-                yield Chunk(payload, count, each.sum() / 8)
+            for content, code, count, each in zip(contents, coded, counts, np.split(bits, cuts)):
+                yield Chunk(chunks.kept(content, code), count, each.sum() / 8, chunks.digest(content))
+
+    def matches(self, content: PackedImages) -> bool:
+        """As `Job.matches`."""
+        found = content.names(), content.classes, [*content.held.classes]
+        return found == (self.names, self.class_names, self._classes)
 
     @property
     def psnr(self) -> float | None:
@@ -168,74 +232,122 @@ class PackedImages:
     """Images in a file."""
 
     def __init__(self, reader: Reader, held: headers.Images, run: Run | None) -> None:
-        self.reader, self.held, self.spec = reader, held, held.spec
+        self.reader, self.held, self.spec, self.classes = reader, held, held.spec, held.class_names
+        self.notes: list[str] = []
         if "model" in reader.parts:
             net = network(held, reader.part("model"))
-        elif run is None:
-            raise ValueError(f"its weights are not in it; give the run it was made with (--run), a {held.model:.40}")
-        elif run.spec != held.spec or hasattr(run.model, "at") != (held.quality is not None):
-            raise ValueError("this is not the run it was made with")
         else:
-            net = exact.exact(_kept(run.model, _point(held)), held.bits)
+            net = exact.exact(_kept(chunks.made_with(run, ImageRun, held).model, _point(held)), held.bits)
         if exact.digest(net) != held.weights:
             raise ValueError("these are not the weights it was made with")
         self.coding: Coder = (Lossless if held.quality is None else Lossy)(net, held.classes)
+        self.together = at_once(self.coding.net, held.size)
 
     def decode(self, numbers: Sequence[int]) -> list[np.ndarray]:
         """The images of some chunks, uint8 (n,C,H,W) each. Raises Damaged."""
         return [x for x, _ in self._labelled(numbers)]
 
+    def plain(self, numbers: Sequence[int]) -> list[bytes]:
+        """As `Content.plain`."""
+        return [_content(*part, len(self.classes)) for part in self._labelled(numbers)]
+
     def item(self, chunk: np.ndarray, at: int) -> np.ndarray:
         """An image of a chunk."""
         return chunk[at]
 
+    def labels(self) -> np.ndarray | None:
+        """The class of each image, int64 (N,), None where there are none; the images are not decoded. Raises Damaged."""
+        if not self.classes:
+            return None
+
+        def decode(payloads: Sequence[bytes], items: Sequence[range]) -> list[np.ndarray]:
+            return [_labels(self.coding, payload, len(of)) for payload, of in zip(payloads, items)]
+
+        each = [self._decoded([number], decode)[0] for number in range(len(self.reader))]
+        return np.concatenate([np.empty(0, np.int64), *each])
+
     def _labelled(self, numbers: Sequence[int]) -> list[Labelled]:
-        counts = [len(self.reader.items_of(number)) for number in numbers]
-        for number, count in zip(numbers, counts):
-            if count > self.held.size:
+        point = _point(self.held)
+
+        def decode(payloads: Sequence[bytes], items: Sequence[range]) -> list[Labelled]:
+            levels = None if point is None else np.concatenate([point.each(of, self.held.items) for of in items])
+            return _images(self.coding, payloads, [len(of) for of in items], levels)
+
+        return self._decoded(numbers, decode)
+
+    def _decoded(
+        self, numbers: Sequence[int], decode: Callable[[Sequence[bytes], Sequence[range]], list[T]]
+    ) -> list[T]:
+        """What `decode` makes of the payloads of some chunks, and of which images they hold. Raises Damaged."""
+        items = [self.reader.items_of(number) for number in numbers]
+        for number, of in zip(numbers, items):
+            if len(of) > self.held.size:
                 raise chunks.undecodable(self.reader.name, number, ValueError("more images than it can hold"))
-        payloads, point = [self.reader.chunk(number) for number in numbers], _point(self.held)
-        levels = None
-        if point is not None:
-            levels = np.concatenate([point.each(self.reader.items_of(number), self.held.items) for number in numbers])
+        payloads = [self.reader.chunk(number) for number in numbers]
         try:
-            return _images(self.coding, payloads, counts, levels)
+            return decode(payloads, items)
         except Exception as error:  # of a forged payload, each library raises whatever it met
             if len(numbers) > 1:
-                return [self._labelled([number])[0] for number in numbers]  # names the one it is
+                return [self._decoded([number], decode)[0] for number in numbers]  # names the one it is
             raise chunks.undecodable(self.reader.name, numbers[0], error) from None
+
+    def names(self) -> list[str] | None:
+        """What each image was called, as a path below a folder; None where that is not known. Raises Damaged."""
+        if "names" in self.reader.parts:  # of an older file, without suffix
+            return [f"{name}.png" for name in chunks.unsqueezed_names(self.reader.part("names"), self.held.items)]
+        if "paths" in self.reader.parts:
+            return chunks.unsqueezed_names(self.reader.part("paths"), self.held.items)
+        return None
 
     def write(self, out: Path, lost: list[Damaged] | None, say: Say) -> Path:
         """A folder of PNG, .npy, .npz or .parquet, as `write_images`."""
         check_output(out)
+        self.notes = []
         if self.reader.items > self.held.items:
             raise ValueError(f"it has {self.reader.items:,} images, its header says {self.held.items:,}")
-        names = self._names(lost)
-        labelled = bool(self.spec.classes) and (
-            names is None or bool(out.suffix)
-        )  # names have the folders of classes in them
-        return write_parts(out, self.spec.shape, self._parts(names, lost, say), self.spec.classes if labelled else None)
+        names, folder = self._names(lost), not out.suffix
+        if names is not None and folder:
+            names = self._png(names)
+        slashed = [name for name in self.classes if "/" in name] if folder else []
+        if slashed:
+            self.notes.append(
+                f"{len(slashed):,} names of classes have a / that is a - in their folders: {slashed[0]:.60}"
+            )
+        if out.suffix == ".npy" and (self.classes or names):
+            self.notes.append("a .npy has no room for names and classes; .npz and .parquet have")
+        return write_parts(out, self.spec.shape, self._parts(names, folder, lost, say), self.classes or None)
 
-    def _parts(
-        self, names: list[str] | None, lost: list[Damaged] | None, say: Say
-    ) -> Iterator[tuple[np.ndarray, np.ndarray | None, list[str] | None]]:
-        together = _together(self.coding, self.held.size)
-        for number, (x, labels) in chunks.each(len(self.reader), together, self._labelled, lost, say):
+    def _parts(self, names: list[str] | None, folder: bool, lost: list[Damaged] | None, say: Say) -> Iterator[Part]:
+        moved = 0
+        for number, (x, labels) in chunks.each(len(self.reader), self.together, self._labelled, lost, say):
             items = self.reader.items_of(number)
-            yield x, labels, None if names is None else names[items.start : items.stop]
+            own = None if names is None else names[items.start : items.stop]
+            if folder and own is not None and labels is not None:
+                moved += sum(classed(name, self.classes[of]) != name for name, of in zip(own, labels))
+            yield x, labels, own
+        if moved:
+            self.notes.append(f"{moved:,} images lie in folders of their classes, which their names are without")
+
+    def _png(self, names: list[str]) -> list[str]:
+        """Names for PNG files; what is changed is noted."""
+        found = png_names(names)
+        changed = [pair for pair in zip(names, found) if pair[0] != pair[1]]
+        if changed:
+            what = "1 image is" if len(changed) == 1 else f"{len(changed):,} images are"
+            self.notes.append(f"{what} written as PNG, with .png behind the name: {' is '.join(changed[0])}")
+        return found
 
     def _names(self, lost: list[Damaged] | None) -> list[str] | None:
-        """What the images' files were called; None where that is not known."""
-        if "names" not in self.reader.parts:
-            return None
+        """As `names`; without them where they are damaged and that may be."""
         try:
-            packed = self.reader.part("names")
+            return self.names()
         except Damaged as error:
             if lost is None:
                 raise
-            lost.append(Damaged(f"{self.reader.name}: names is damaged; the images are numbered instead", error.part))
+            lost.append(
+                Damaged(f"{self.reader.name}: {error.part} is damaged; the images are numbered instead", error.part)
+            )
             return None
-        return chunks.unsqueezed_names(packed, self.held.items)
 
 
 def network(held: headers.Images, packed: bytes) -> Any:
@@ -267,11 +379,6 @@ def _kept(model: Any, point: Point | None = None) -> Any:
     return getattr(model if point is None else model.at(point.quality, point.levels), "coder", model)
 
 
-def _together(coder: Coder, size: int) -> int:
-    """How many chunks of so many images take a walk together."""
-    return max(1, min(TOGETHER, REMEMBERED // (size * coder.net.remembered)))
-
-
 # ---- a chunk as bytes: the classes of its images, then their numbers --------------------------------------------------
 
 
@@ -284,13 +391,17 @@ def _kind(classes: int) -> np.dtype:
     return np.dtype("<u1" if classes <= 256 else "<u2")
 
 
+def _head(coder: Coder, count: int) -> int:
+    """Bytes of the classes of so many images."""
+    return count * _kind(len(coder.classes)).itemsize if len(coder.classes) else 0
+
+
 def _images(
     coder: Coder, payloads: Sequence[bytes], counts: Sequence[int], levels: np.ndarray | None
 ) -> list[Labelled]:
     """The images of chunks of so many each, of so many `levels`. Raises ValueError for payloads that hold others."""
     classes, shape = len(coder.classes), coder.spec.shape
-    heads = [count * _kind(classes).itemsize if classes else 0 for count in counts]
-    sizes = [head + count * math.prod(shape) for head, count in zip(heads, counts)]
+    sizes = [_head(coder, count) + count * math.prod(shape) for count in counts]
     contents, modelled = map(list, zip(*map(chunks.opened, payloads, sizes)))
     own = [number for number, coded in enumerate(modelled) if coded]
     if own:
@@ -304,14 +415,24 @@ def _images(
         for i, part, of in zip(own, np.split(x, cuts), known):
             contents[i] = _content(part, of, classes)
     found: list[Labelled] = []
-    for payload, content, head, size in zip(payloads, contents, heads, sizes):
-        content, labels = chunks.checked(payload, content, size), None
-        if classes:
-            labels = np.frombuffer(content[:head], _kind(classes)).astype(np.int64)
-            if (labels >= classes).any():
-                raise ValueError("classes that there are not")
-        found.append((np.frombuffer(content[head:], np.uint8).reshape(-1, *shape), labels))
+    for payload, content, count, size in zip(payloads, contents, counts, sizes):
+        content = chunks.checked(payload, content, size)
+        x = np.frombuffer(content[_head(coder, count) :], np.uint8).reshape(-1, *shape)
+        found.append((x, _kept_labels(coder, content, count) if classes else None))
     return found
+
+
+def _labels(coder: Coder, payload: bytes, count: int) -> np.ndarray:
+    """The classes of a chunk of so many images, int64 (count,); the images are not decoded. Raises ValueError for other payloads."""
+    content, modelled = chunks.opened(payload, _head(coder, count) + count * math.prod(coder.spec.shape))
+    return coder.labels(Decoder(content), count) if modelled else _kept_labels(coder, content, count)
+
+
+def _kept_labels(coder: Coder, content: bytes, count: int) -> np.ndarray:
+    labels = np.frombuffer(content[: _head(coder, count)], _kind(len(coder.classes))).astype(np.int64)
+    if len(labels) != count or (labels >= len(coder.classes)).any():
+        raise ValueError("classes that there are not")
+    return labels
 
 
 # ---- what is given --------------------------------------------------------------------------------------------------
@@ -321,8 +442,9 @@ def _images(
 class _Given:
     x: np.ndarray
     """(N,C,H,W) uint8"""
-    labels: np.ndarray | None
-    """(N,) where the run has classes"""
+    labels: np.ndarray | None = None
+    """(N,) int64, where there are classes"""
+    classes: tuple[str, ...] = ()
     names: list[str] | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -330,26 +452,60 @@ class _Given:
 def _given(run: ImageRun, source: Any) -> _Given:
     """Raises ValueError for what does not fit the run."""
     x, labels = source if isinstance(source, tuple) and len(source) == 2 else (source, None)
-    if not isinstance(x, np.ndarray):
-        data = source if isinstance(source, Dataset) else run.open(source)
-        if data.spec.shape != run.spec.shape or (run.spec.classes and data.spec.classes != run.spec.classes):
-            raise ValueError(
-                f"{data.name} has images {data.spec.shape} of other shape or classes than this run, {run.spec.shape}"
-            )
-        known = data.labels[data.items] if run.spec.classes and data.labels is not None else None
-        names = None if data.keys is None else data.names(data.items)
-        return _Given(data.images[data.items], known, names, _changes(data))
+    if isinstance(x, np.ndarray):
+        given = _in_memory(run, x, labels)
+    else:
+        given = _opened(run, source if isinstance(source, Dataset) else run.open(source))
+    if not run.spec.classes and not headers.holds(given.classes):
+        given.notes.append(
+            f"labels are left out: {len(given.classes):,} classes that are too many, or whose names no folder can have"
+        )
+        given.labels, given.classes = None, ()
+    return given
+
+
+def _opened(run: ImageRun, data: Dataset) -> _Given:
+    if data.spec.shape != run.spec.shape or (run.spec.classes and data.spec.classes != run.spec.classes):
+        raise ValueError(
+            f"{data.name} has images {data.spec.shape} of other shape or classes than this run, {run.spec.shape}"
+        )
+    labels, classes, names = data.labels, data.spec.classes, None
+    if data.sole_class is not None:
+        labels, classes = np.zeros(len(data.images), np.int64), (data.sole_class,)
+    if data.keys is not None:
+        names = [data.keys[i] for i in data.items]
+        if names == [f"{number:06d}" for number in range(len(names))]:
+            names = None  # they are numbered again
+    given = _Given(
+        data.images[data.items], None if labels is None else labels[data.items], classes, names, _changes(data)
+    )
+    unlike = [name for name in names or () if not is_png(name)]
+    if unlike:
+        given.notes.append(
+            f"{len(unlike):,} of {len(data.items):,} names do not end in .png: written to a folder they get that behind them "
+            f"({unlike[0]}.png)"
+        )
+    return given
+
+
+def _in_memory(run: ImageRun, x: np.ndarray, labels: Any) -> _Given:
     if x.dtype != np.uint8 or x.shape[1:] != run.spec.shape:
         raise ValueError(
             f"this run takes images uint8 (N, {', '.join(map(str, run.spec.shape))}), not {x.dtype} {x.shape}"
         )
-    if (labels is not None) != bool(run.spec.classes):
-        raise ValueError(f"this run {'needs' if run.spec.classes else 'has no'} labels: source=(images, labels)")
-    if labels is not None:
-        labels = np.asarray(labels).astype(np.int64)
-        if labels.shape != (len(x),) or not np.isin(labels, np.arange(len(run.spec.classes))).all():
-            raise ValueError(f"labels are {len(x)} numbers from 0 to {len(run.spec.classes) - 1}")
-    return _Given(x, labels)
+    if labels is None:
+        if run.spec.classes:
+            raise ValueError("this run needs labels: source=(images, labels)")
+        return _Given(x)
+    labels, classes = np.asarray(labels), run.spec.classes
+    if labels.shape != (len(x),):
+        raise ValueError(f"labels are {len(x)} numbers or names, one an image, not {labels.dtype} {labels.shape}")
+    if not classes:
+        values, labels = np.unique(labels, return_inverse=True)
+        classes = tuple(map(str, values))
+    elif not np.isin(labels, np.arange(len(classes))).all():
+        raise ValueError(f"labels are {len(x)} numbers from 0 to {len(classes) - 1}")
+    return _Given(x, labels.astype(np.int64) if classes else None, classes)
 
 
 def _changes(data: Dataset) -> list[str]:
@@ -366,4 +522,6 @@ def _changes(data: Dataset) -> list[str]:
     if found.skipped:
         shown = "; ".join(f"{name}: {reason}" for name, reason in found.skipped[:3])
         said.append(f"{len(found.skipped):,} files cannot be read and are left out ({shown})")
+    if found.renumbered:
+        said.append(f"{found.renumbered:,} images have names that are no different paths: they are numbered instead")
     return said

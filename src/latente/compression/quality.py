@@ -13,12 +13,9 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-
-from latente.compression.coders import Lossy
 
 TRIES = 4  # neighbouring qualities that are tried on all images, at most
 CHUNK = 2_000  # images at a time
@@ -61,48 +58,41 @@ class Point(NamedTuple):
         return (at + 1) * self.better // items - at * self.better // items
 
 
-def good(coder: Callable[[int], Lossy], qualities: int, wanted: float, some: np.ndarray, x: np.ndarray) -> Point:
-    """The fewest bits whose images (N,C,H,W) are as good as `wanted` dB, looked for on `some` of them first. Raises ValueError where
-    there is no such quality."""
-
-    @cache
-    def errors(quality: int, of_all: bool) -> np.ndarray:
-        images, lossy = x if of_all else some, coder(quality)
-        parts = [images[at : at + CHUNK] for at in range(0, len(images), CHUNK)]
-        return np.concatenate([squared(lossy.coarse(part), part) for part in parts])
+def good(errors: Callable[[int, bool], np.ndarray], qualities: int, wanted: float, size: int) -> Point:
+    """The fewest bits whose images, of `size` numbers each, are as good as `wanted` dB, looked for on some of them first. `errors` gives
+    the squared errors of a quality, (N,), of all images or of some. Raises ValueError where there is no such quality."""
 
     def reached(quality: int, of_all: bool) -> float:
-        return psnr(errors(quality, of_all).sum() / (x if of_all else some).size)
+        return psnr(errors(quality, of_all).mean() / size)
 
     def least(enough: float) -> int:
         found = bisect_left(range(qualities), True, key=lambda quality: reached(quality, False) >= enough)
         return min(found, qualities - 1)
 
-    of_all, found = len(some) < len(x), least(wanted)
-    if of_all:
-        found = least(wanted + reached(found, False) - reached(found, True))  # by so much some are better than all
-    for _ in range(TRIES * of_all):
+    found = least(wanted)
+    found = least(wanted + reached(found, False) - reached(found, True))  # by so much some are better than all
+    for _ in range(TRIES):
         enough = reached(found, True) >= wanted
         following = found - 1 if enough else found + 1
         if not 0 <= following < qualities or (enough and reached(following, True) < wanted):
             break
         found = following
-    if reached(found, of_all) < wanted:
+    if reached(found, True) < wanted:
         found = qualities - 1
-    if reached(found, of_all) < wanted:
+    if reached(found, True) < wanted:
         raise ValueError(
-            f"--psnr {wanted:g}: this model reaches {reached(found, of_all):.2f} dB; train it longer, or a larger size"
+            f"--psnr {wanted:g}: this model reaches {reached(found, True):.2f} dB; train it longer, or a larger size"
         )
     if not found:
         return Point(0)
-    low, high, most = errors(found - 1, of_all), errors(found, of_all), x.size * 255**2 / 10 ** (wanted / 10)
-    better = max(1, math.ceil((low.sum() - most) / max(low.sum() - high.sum(), 1e-9) * len(x)))
-    while better < len(x):
-        point = Point(found - 1, better)
-        if np.where(point.each(range(len(x)), len(x)), high, low).sum() <= most:
-            return point
-        better += 1 + len(x) // 1000
-    return Point(found)
+    low, high = errors(found - 1, True), errors(found, True)
+    n, most = len(low), len(low) * size * 255**2 / 10 ** (wanted / 10)
+
+    def suffices(better: int) -> bool:
+        return np.where(Point(found - 1, better).each(range(n), n), high, low).sum() <= most
+
+    better = bisect_left(range(n), True, key=suffices)  # a point that is enough, and nearly always the first
+    return Point(found - 1, better) if better < n else Point(found)
 
 
 def small(size: Callable[[int], float], qualities: int, most: float, n: int) -> Point | None:

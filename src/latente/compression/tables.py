@@ -26,7 +26,7 @@ from latente.codec.layout import Damaged
 from latente.codec.reader import Reader
 from latente.compression import cells, chunks, headers
 from latente.compression.chunks import Chunk
-from latente.compression.coders import REMEMBERED
+from latente.compression.coders import REMEMBERED, at_once
 from latente.config import from_json
 from latente.data import hub, named
 from latente.data.columns import Column, Columns, same, type_name, whole
@@ -37,7 +37,6 @@ from latente.data.table_sources import Table, write_table
 from latente.evaluation.findings import Say
 from latente.run import Run, TableRun, built
 
-TOGETHER = 4  # chunks at once
 TRIED = (4, 5, 6, 8)  # bits of a weight
 TRIAL = 2_000  # rows that decide how many
 COLUMNS = 1 << 26  # bytes of what is known of the columns
@@ -54,9 +53,8 @@ class Rows:
         coders, counts = [Encoder() for _ in tables], [len(table) for table in tables]
         encoded = [self.columns.encode(table) for table in tables]
         tokens = np.concatenate([part for part, _, _ in encoded])
-        bits = walks.encoded(
-            self.net.walk(len(tokens)), (tokens[:, field] for field in self.net.order({})), coders, counts
-        )
+        order = self.net.order({})
+        bits = walks.encoded(self._walk, lambda rows: tokens[rows].T[order], coders, counts)
         sums = [float(part.sum()) for part in np.split(bits, np.cumsum(counts)[:-1])]
         found, expected = [], []
         for coder, table, (own, rest, _), bits_ in zip(coders, tables, encoded, sums):
@@ -72,7 +70,7 @@ class Rows:
         """The rows of chunks of so many each. Raises ValueError for what `code` did not make."""
         ends = [4 + int.from_bytes(content[:4], "little") for content in contents]
         coders = [Decoder(content[4:end]) for content, end in zip(contents, ends)]
-        tokens = walks.decoded(self.net.walk(sum(counts)), coders, counts).numpy()
+        tokens = walks.decoded(self._walk, coders, counts).numpy()
         found = []
         for coder, content, end, own in zip(coders, contents, ends, np.split(tokens, np.cumsum(counts)[:-1])):
             rest = np.zeros((len(own), len(self.columns.learned)), np.int64)
@@ -82,6 +80,9 @@ class Rows:
             side = memoryview(chunks.unsqueezed(content[end:], headers.ROWS))
             found.append(self._joined(own, rest, side))
         return found
+
+    def _walk(self, rows: slice) -> Any:
+        return self.net.walk(rows.stop - rows.start)
 
     def _places(self, tokens: np.ndarray, rest: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Of each column of numbers or times: its place among those learned, rest (n,) uint64, and the most it can be (n,) uint64."""
@@ -174,21 +175,23 @@ class TableJob:
     def settle(self, size: int) -> None:
         """As `Job.settle`: every size will do."""
 
-    def chunks(self, verify: bool, say: Say) -> Iterator[Chunk]:
+    def chunks(self, say: Say) -> Iterator[Chunk]:
         """As `Job.chunks`."""
         done, size = 0, self.header["size"]
-        for group in _grouped(self._parts(_chunks(self._table, size)), _together(self._rows, size)):
+        for group in _grouped(self._parts(_chunks(self._table, size)), at_once(self._rows.net, size)):
             say(f"coding, {done:,} of {self.header['items']:,} rows done")
             tables, contents = map(list, zip(*group))
             counts = [len(table) for table in tables]
             coded, expected = self._rows.code(tables)
             payloads = [_kept(content, code) for content, code in zip(contents, coded)]
-            if verify and [self._rows.packed(one) for one in _tables(self._rows, payloads, counts)] != contents:
-                raise ValueError("what was decoded is not what was coded; nothing is written")
             for payload, content, count, each in zip(payloads, contents, counts, expected):
                 self.raw += len(content) if self._path is None else 0
-                yield Chunk(payload, count, each)
+                yield Chunk(payload, count, each, chunks.digest(content))
             done += sum(counts)
+
+    def matches(self, content: PackedTables) -> bool:
+        """As `Job.matches`."""
+        return content.rows.columns.to_json() == self._rows.columns.to_json()
 
     def _parts(self, tables: Iterator[pa.Table]) -> Iterator[tuple[pa.Table, bytes]]:
         """Tables whose cells are few enough for a chunk, and those cells as bytes."""
@@ -206,6 +209,9 @@ class TableJob:
 class PackedTables:
     """Rows in a file."""
 
+    together = 1
+    notes: tuple[str, ...] = ()
+
     def __init__(self, reader: Reader, held: headers.Tables, run: Run | None) -> None:
         self.reader, self.held = reader, held
         kept = chunks.unsqueezed(reader.part("columns"), COLUMNS)
@@ -214,12 +220,8 @@ class PackedTables:
             raise ValueError("these are not the columns it was made with")
         if "model" in reader.parts:
             net = network(held, reader.part("model"))
-        elif not isinstance(run, TableRun):
-            raise ValueError(f"its weights are not in it; give the run it was made with (--run), a {held.model:.40}")
-        elif run.spec != held.spec or not hasattr(run.model, "walk"):
-            raise ValueError("this is not the run it was made with")
         else:
-            net = exact.exact(run.model, held.bits)
+            net = exact.exact(chunks.made_with(run, TableRun, held).model, held.bits)
         if exact.digest(net) != held.weights:
             raise ValueError("these are not the weights it was made with")
         self.rows = Rows(net, columns)
@@ -238,13 +240,17 @@ class PackedTables:
                 return [self.decode([number])[0] for number in numbers]  # names the one it is
             raise chunks.undecodable(self.reader.name, numbers[0], error) from None
 
+    def plain(self, numbers: Sequence[int]) -> list[bytes]:
+        """As `Content.plain`."""
+        return [self.rows.packed(table) for table in self.decode(numbers)]
+
     def item(self, chunk: pa.Table, at: int) -> dict[str, Any]:
         """A row by the names of its columns."""
         return chunk.slice(at, 1).to_pylist()[0]
 
     def write(self, out: Path, lost: list[Damaged] | None, say: Say) -> Path:
         """A .csv or .tsv as the source was written, or a file of typed rows."""
-        together = _together(self.rows, self.held.size)
+        together = at_once(self.rows.net, self.held.size)
         parts = [part for _, part in chunks.each(len(self.reader), together, self.decode, lost, say)]
         columns = self.rows.columns
         made = pa.concat_tables(parts) if parts else self.rows.unpacked(b"", 0)
@@ -275,11 +281,6 @@ def network(held: headers.Tables, packed: bytes) -> Any:
     net = exact.exact(built(family, config, held.spec, 0), held.bits)
     exact.unpack(packed, net)
     return net
-
-
-def _together(rows: Rows, size: int) -> int:
-    """How many chunks of so many rows take a walk together."""
-    return max(1, min(TOGETHER, REMEMBERED // (size * rows.net.remembered)))
 
 
 def _grouped(parts: Iterator[tuple[pa.Table, bytes]], count: int) -> Iterator[list[tuple[pa.Table, bytes]]]:

@@ -84,6 +84,7 @@ class TextJob:
         self.model, self.tokenizer, self.meanings = run.model, run.tokenizer, Meanings.of(run.tokenizer)
         self.pieces = [piece for _, content in given.files for piece in _pieces(content)]
         self.raw, self.notes = sum(len(content) for _, content in given.files), given.notes
+        self._files = [(name, len(content)) for name, content in given.files]
         weights = _weights(run.model)
         sizes = np.array([len(content) for _, content in given.files], "<u8")
         self.parts = {
@@ -111,7 +112,7 @@ class TextJob:
     def settle(self, size: int) -> None:
         """As `Job.settle`: every size will do."""
 
-    def chunks(self, verify: bool, say: Say) -> Iterator[Chunk]:
+    def chunks(self, say: Say) -> Iterator[Chunk]:
         """As `Job.chunks`."""
         done = 0
         for piece in self.pieces:
@@ -120,15 +121,19 @@ class TextJob:
             if ids is not None:
                 code, bits = tokens.encoded(self.model, ids)
                 coded, expected = len(ids).to_bytes(4, "little") + code, bits / 8
-            payload = chunks.kept(piece, coded)
-            if verify and _bytes(self.model, self.meanings, payload, len(piece)) != piece:
-                raise ValueError("what was decoded is not what was coded; nothing is written")
-            yield Chunk(payload, len(piece), expected)
+            yield Chunk(chunks.kept(piece, coded), len(piece), expected, chunks.digest(piece))
             done += len(piece)
+
+    def matches(self, content: PackedTexts) -> bool:
+        """As `Job.matches`."""
+        return content.files(None) == self._files and content.held.folder == self.header["folder"]
 
 
 class PackedTexts:
     """Files in a file."""
+
+    together = 1
+    notes: tuple[str, ...] = ()
 
     def __init__(self, reader: Reader, held: headers.Texts, run: Run | None) -> None:
         self.reader, self.held = reader, held
@@ -138,12 +143,11 @@ class PackedTexts:
                 raise ValueError("these are not the weights it was made with")
             self.model = _restored(held, weights)
             self.meanings = Meanings.unpack(reader.part("tokens"), held.spec.vocabulary)
-        elif not isinstance(run, TextRun):
-            raise ValueError(f"its weights are not in it; give the run it was made with (--run), a {held.model:.40}")
-        elif run.spec != held.spec or chunks.digest(_weights(run.model)) != held.weights:
-            raise ValueError("these are not the weights it was made with")
         else:
-            self.model, self.meanings = run.model, Meanings.of(run.tokenizer)
+            given = chunks.made_with(run, TextRun, held)
+            if chunks.digest(_weights(given.model)) != held.weights:
+                raise ValueError("these are not the weights it was made with")
+            self.model, self.meanings = given.model, Meanings.of(given.tokenizer)
         if self.meanings.digest() != held.tokens:
             raise ValueError("these are not the tokens it was made with")
         self._check_machine()
@@ -178,6 +182,8 @@ class PackedTexts:
                 raise chunks.undecodable(self.reader.name, number, error) from None
         return found
 
+    plain = decode
+
     def item(self, chunk: bytes, at: int) -> int:
         """A byte of a chunk."""
         return chunk[at]
@@ -185,7 +191,7 @@ class PackedTexts:
     def write(self, out: Path, lost: list[Damaged] | None, say: Say) -> Path:
         """The file, or the folder of files; without what is `lost`."""
         check_free(out)
-        files = self._files(lost)
+        files = self.files(lost)
         try:
             with draft(out) as hidden:
                 out.parent.mkdir(parents=True, exist_ok=True)
@@ -207,7 +213,7 @@ class PackedTexts:
             raise DataError(f"cannot write {out}: {error.strerror or error}") from None
         return out
 
-    def _files(self, lost: list[Damaged] | None) -> list[tuple[str, int]]:
+    def files(self, lost: list[Damaged] | None) -> list[tuple[str, int]]:
         """Names and sizes; one file that holds everything, where they are damaged and that may be."""
         try:
             names, packed = self.reader.part("names"), self.reader.part("sizes")

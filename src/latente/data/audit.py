@@ -22,6 +22,8 @@ class Audit:
     """"WIDTHxHEIGHT" -> how many"""
     recoloured: int = 0
     """images that lost colours, transparency or depth when they were brought to grey or RGB of 8 bits"""
+    renumbered: int = 0
+    """images whose names are no different paths below a folder, so that numbers stand for them"""
     duplicates: int = 0
     """images whose exact pixels occurred before"""
     conflicts: int = 0

@@ -16,7 +16,7 @@ import numpy as np
 
 from latente.data.audit import Audit, describe, warnings
 from latente.data.errors import DataError
-from latente.data.images import contact_sheet
+from latente.data.images import SUFFIXES, contact_sheet
 from latente.rng import permutation
 from latente.spec import ImageSpec
 
@@ -59,7 +59,9 @@ class Dataset:
     """train, validation, test: indices"""
     audit: Audit
     keys: list[str] | None = None
-    """relative paths, where images were files"""
+    """what the images are called, where they have names: paths, or numbers"""
+    sole_class: str | None = None
+    """what labels call all images alike: no class"""
     previewed: ClassVar[int] = 48
     """how many images `preview` is given"""
 
@@ -90,7 +92,7 @@ class Dataset:
         contact_sheet([("", drawn["x"])], path.with_suffix(".png"))
 
     def names(self, indices: np.ndarray) -> list[str]:
-        """What to call these images when they are written again: their relative path without suffix, or their number.
+        """What to call these images when they are written again: their relative path without the suffix of a picture, or their number.
 
         Where several would have one name (a.png and a.jpg), all but the first get a number behind it.
         """
@@ -98,7 +100,8 @@ class Dataset:
             return [f"{i:06d}" for i in indices]
         found: dict[str, None] = {}
         for i in indices:
-            name = unlike = str(Path(self.keys[i]).with_suffix(""))
+            path = Path(self.keys[i])
+            name = unlike = str(path.with_suffix("") if path.suffix.lower() in SUFFIXES else path)
             number = 2
             while unlike in found:
                 unlike, number = f"{name}-{number}", number + 1
@@ -113,6 +116,9 @@ def make_dataset(name: str, images: np.ndarray, hashes: np.ndarray, labels: np.n
         raise DataError(
             f"{name}: images of {width}x{height} are too small; {SMALLEST}x{SMALLEST} is the least (--image-size {SMALLEST})"
         )
+    sole = None
+    if len(classes) < 2:
+        sole, labels, classes = next(iter(classes), None), None, ()
     spec = ImageSpec(int(images.shape[1]), int(height), int(width), classes)
     mine = hashes[items]
     audit.duplicates = len(items) - len(np.unique(mine))
@@ -122,7 +128,7 @@ def make_dataset(name: str, images: np.ndarray, hashes: np.ndarray, labels: np.n
     splits = split(hashes, items, test)
     audit.leaks = len(items) - sum(map(len, splits.values()))
     fingerprint = hashlib.blake2b(np.sort(mine).tobytes() + repr(spec).encode(), digest_size=16).hexdigest()
-    return Dataset(name, spec, fingerprint, images, labels, items, splits, audit, keys)
+    return Dataset(name, spec, fingerprint, images, labels, items, splits, audit, keys, sole)
 
 
 def split(hashes: np.ndarray, items: np.ndarray, test: np.ndarray) -> dict[str, np.ndarray]:

@@ -45,6 +45,8 @@ class Arrays:
     """how many, at the end, are the official test set"""
     stamp: str | None = None
     """what identifies the content without reading it; None: not cached"""
+    keys: list[str] | None = None
+    """what the images are called"""
 
 
 @dataclass
@@ -57,6 +59,8 @@ class Encoded:
     labels: list[str] | None = None
     test: list[bool] = field(default_factory=list)
     stamp: str | None = None
+    renumbered: int = 0
+    """names that `keys` replace"""
 
 
 def from_arrays(raw: Arrays, options: ImageOptions, tell: Progress) -> Dataset:
@@ -73,16 +77,18 @@ def from_arrays(raw: Arrays, options: ImageOptions, tell: Progress) -> Dataset:
         if raw.y.reshape(-1).shape[0] != count:
             raise DataError(f"{raw.name}: {count} images but {raw.y.reshape(-1).shape[0]} labels")
         values, labels = np.unique(raw.y.reshape(-1), return_inverse=True)
-        named_all = raw.classes and np.issubdtype(values.dtype, np.integer) and values.max() < len(raw.classes)
+        named_all = (
+            raw.classes
+            and np.issubdtype(values.dtype, np.integer)
+            and 0 <= values.min() <= values.max() < len(raw.classes)
+        )
         classes = tuple(raw.classes[v] for v in values) if named_all else tuple(str(v) for v in values)
         labels = labels.astype(np.int64)
-        if len(classes) < 2:
-            labels, classes = None, ()
     test = np.zeros(count, bool)
     test[count - raw.test :] = raw.test > 0
     changed = count * (raw.x.dtype != np.uint8 or channels > wanted)
     audit = Audit(found=count, sizes={f"{width}x{height}": count}, recoloured=changed)
-    return make_dataset(raw.name, x, hashes, labels, classes, np.arange(count), test, audit, None)
+    return make_dataset(raw.name, x, hashes, labels, classes, np.arange(count), test, audit, raw.keys)
 
 
 def _channels_first(x: np.ndarray, name: str) -> np.ndarray:
@@ -182,15 +188,13 @@ def from_encoded(raw: Encoded, options: ImageOptions, tell: Progress) -> Dataset
     ready = _read_cache(folder) or _decode(raw, options, folder, tell)
     record, images, hashes = ready
     skipped = [(key, reason) for key, reason in record["skipped"]]
-    audit = Audit(found=len(raw.keys), skipped=skipped, sizes=record["sizes"], recoloured=record["recoloured"])
+    audit = Audit(len(raw.keys), skipped, record["sizes"], record["recoloured"], raw.renumbered)
     items = np.asarray(record["items"], np.int64)
     labels, classes = None, ()
     if options.labels and raw.labels is not None:
         classes = tuple(sorted(set(raw.labels)))
         place = {name: i for i, name in enumerate(classes)}
         labels = np.asarray([place[name] for name in raw.labels], np.int64)
-        if len(classes) < 2:
-            labels, classes = None, ()
     test = np.asarray(raw.test or [False] * len(raw.keys))
     return make_dataset(raw.name, images, hashes, labels, classes, items, test, audit, raw.keys)
 

@@ -21,7 +21,7 @@ from latente.data.dataset import FEWEST, Dataset, ImageOptions, wanted_size
 from latente.data.decoding import Arrays, Encoded, from_arrays, from_encoded
 from latente.data.errors import DataError, first_line
 from latente.data.files import below, located, readable, stamp, stamps
-from latente.data.images import SUFFIXES
+from latente.data.images import SUFFIXES, are_paths
 
 
 def open_images(source: Any, options: ImageOptions, tell: Progress) -> Dataset:
@@ -99,10 +99,17 @@ def _npz(path: Path) -> Arrays:
     y = next((arrays[n] for n in ("y_train", "y", "labels", "label", "train_labels") if n in arrays), None)
     held = next((arrays[n] for n in ("x_test", "test_images") if n in arrays and images != n), None)
     held_y = next((arrays[n] for n in ("y_test", "test_labels") if n in arrays), None)
+    classes, names = (_words(arrays.get(name)) for name in ("classes", "names"))
     if held is None or held.shape[1:] != x.shape[1:] or (y is None) != (held_y is None):
-        return Arrays(path.stem, x, y, stamp=stamp(path))
+        keys = names if len(names) == len(x) and are_paths(names) else None
+        return Arrays(path.stem, x, y, tuple(classes), stamp=stamp(path), keys=keys)
     y = None if y is None or held_y is None else np.concatenate([y, held_y])
-    return Arrays(path.stem, np.concatenate([x, held]), y, test=len(held), stamp=stamp(path))
+    return Arrays(path.stem, np.concatenate([x, held]), y, tuple(classes), len(held), stamp(path))
+
+
+def _words(array: np.ndarray | None) -> list[str]:
+    """What an array of text holds."""
+    return [] if array is None or array.ndim != 1 or array.dtype.kind != "U" else array.tolist()
 
 
 def _idx(path: Path) -> np.ndarray:
@@ -166,18 +173,27 @@ def _parquet(path: Path) -> Encoded:
     if image is None:
         raise DataError(f"{path} has no column of image bytes; it has {', '.join(table.column_names)}")
     column = table.column(image)
+    paths: list[Any] = []
     if pa.types.is_struct(column.type):
-        column = pa.chunked_array(
-            [chunk.field("bytes") for chunk in column.chunks], type=column.type.field("bytes").type
-        )
+        paths = _field(column, "path").to_pylist() if column.type.get_field_index("path") >= 0 else []
+        column = _field(column, "bytes")
+    keys = paths if are_paths(paths) and paths else [f"{i:06d}" for i in range(len(column))]
     labels = next((table.column(n).to_pylist() for n in ("label", "labels", "class") if n in table.column_names), None)
     return Encoded(
         name=path.stem,
-        keys=[f"{i:06d}" for i in range(len(column))],
+        keys=keys,
         read=lambda i: column[i].as_py() or b"",
         labels=None if labels is None else [_word(label) for label in labels],
         stamp=stamp(path),
+        renumbered=0 if keys is paths else sum(1 for name in paths if name),
     )
+
+
+def _field(column: Any, name: str) -> Any:
+    """A field of a column of structs."""
+    import pyarrow as pa
+
+    return pa.chunked_array([chunk.field(name) for chunk in column.chunks], type=column.type.field(name).type)
 
 
 def bytes_column(schema: Any) -> str | None:

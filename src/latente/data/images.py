@@ -7,6 +7,7 @@ make it grey or RGB, crop the centre to the wanted shape, resize with an antiali
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import tempfile
 import warnings
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F"})
+LONGEST = 1 << 12  # bytes of the path of a file
 OUTPUTS = "a folder, .npy, .npz or .parquet"
 
 
@@ -99,7 +101,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
 
 Part = tuple[np.ndarray, np.ndarray | None, Sequence[str] | None]
-"""images (n,C,H,W) uint8, the class of each, what to call each"""
+"""images (n,C,H,W) uint8, the class of each, the name of each: a path below a folder"""
 
 
 def write_images(
@@ -109,19 +111,22 @@ def write_images(
     classes: Sequence[str] = (),
     names: Sequence[str] | None = None,
 ) -> Path:
-    """Writes (N,C,H,W) uint8 as PNG files in a folder (class sub-folders when labelled), .npy, .npz or .parquet.
+    """Writes (N,C,H,W) uint8 as PNG files in a folder (class sub-folders when labelled), .npy, .npz or .parquet; `names` have no
+    suffix.
 
     The target appears whole or not at all. Raises DataError when it exists or its suffix is unknown.
     """
     x = np.asarray(x)
     labels = None if labels is None else np.asarray(labels)
+    names = None if names is None else [f"{name}.png" for name in names]
     return write_parts(path, x.shape[1:], [(x, labels, names)], None if labels is None else classes)
 
 
 def write_parts(
     path: str | Path, shape: Sequence[int], parts: Iterable[Part], classes: Sequence[str] | None = None
 ) -> Path:
-    """As `write_images`, of images (C,H,W) that come part by part: no more than one is held. `classes` where they are labelled."""
+    """As `write_images`, of images (C,H,W) that come part by part: no more than one is held. `classes` where they are labelled; names
+    are those of the files."""
     path = Path(path)
     check_output(path)
     write = {"": _write_folder, ".npy": _write_npy, ".npz": _write_npz, ".parquet": _write_parquet}[path.suffix]
@@ -143,17 +148,73 @@ def check_output(path: str | Path) -> None:
         raise DataError(f"cannot write images to {path.name}: --out is {OUTPUTS}")
 
 
+def are_paths(names: Sequence[Any]) -> bool:
+    """Whether names are different paths below a folder, as files can have them."""
+    return all(map(is_path, names)) and len({str(Path(name)) for name in names}) == len(names)
+
+
+def is_path(name: Any) -> bool:
+    """Whether a name can be that of a file below a folder."""
+    try:
+        short = isinstance(name, str) and len(os.fsencode(name)) <= LONGEST
+    except UnicodeError:
+        return False
+    return (
+        short
+        and "\0" not in name
+        and not Path(name).is_absolute()
+        and bool(Path(name).name)
+        and ".." not in Path(name).parts
+    )
+
+
+def is_png(name: str) -> bool:
+    return name.lower().endswith(".png")
+
+
+def png_names(names: Sequence[str]) -> list[str]:
+    """Different names for PNG files of images with different names: those that do not end in .png get it behind them, more than once
+    where that is another's name."""
+    taken, found = set(filter(is_png, names)), []
+    for name in names:
+        if not is_png(name):
+            name += ".png"
+            while name in taken:
+                name += ".png"
+            taken.add(name)
+        found.append(name)
+    return found
+
+
+def classed(name: str, of: str) -> str:
+    """The name of an image of a class, with the class's folder in it: in front, where it is not there already."""
+    folder = _class_folder(of)
+    return name if folder in Path(name).parts[:-1][:2] else f"{folder}/{name}"
+
+
+def _class_folder(of: str) -> str:
+    return of.replace("/", "-")
+
+
+def class_numbers(classes: Sequence[str]) -> np.ndarray | None:
+    """The numbers that classes are called by, int64; None where one is called otherwise."""
+    try:
+        numbers = np.array([int(name) for name in classes], np.int64)
+    except (ValueError, OverflowError):
+        return None
+    return numbers if list(map(str, numbers)) == list(classes) else None
+
+
 def _write_folder(folder: Path, shape: Sequence[int], parts: Iterable[Part], classes: Sequence[str] | None) -> None:
     folder.mkdir()
     number = 0
     for x, labels, names in parts:
         for at, image in enumerate(x):
-            place = folder
-            if classes and labels is not None:
-                place = folder / classes[int(labels[at])].replace("/", "-")
-            target = place / f"{names[at] if names else f'{number:06d}'}.png"
+            name = names[at] if names else f"{number:06d}.png"
+            target = folder / (classed(name, classes[int(labels[at])]) if classes and labels is not None else name)
             target.parent.mkdir(parents=True, exist_ok=True)
-            picture(image).save(target)
+            with target.open("xb") as file:  # two names may be one to a file system
+                picture(image).save(file, "PNG")
             number += 1
 
 
@@ -163,13 +224,16 @@ def _write_npy(path: Path, shape: Sequence[int], parts: Iterable[Part], classes:
 
 
 def _write_npz(path: Path, shape: Sequence[int], parts: Iterable[Part], classes: Sequence[str] | None) -> None:
+    """x; y, numbers of classes; what classes those are that are not called by numbers; and names."""
+    numbers, called = class_numbers(classes) if classes else None, []
     # An array in an archive begins with how long it is, so both are written out before.
     with tempfile.TemporaryFile(dir=path.parent) as x, tempfile.TemporaryFile(dir=path.parent) as y:
 
         def seen() -> Iterator[np.ndarray]:
-            for images, labels, _ in parts:
+            for images, labels, names in parts:
                 if classes is not None and labels is not None:
-                    y.write(np.asarray(labels, np.int64).tobytes())
+                    y.write(np.asarray(labels if numbers is None else numbers[labels], np.int64).tobytes())
+                called.extend(names or ())
                 yield _frames(images)
 
         y.write(_array_head(np.int64, (0,)))
@@ -181,6 +245,18 @@ def _write_npz(path: Path, shape: Sequence[int], parts: Iterable[Part], classes:
                 file.seek(0)
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                     shutil.copyfileobj(file, member)
+            for name, words in (("classes", classes if classes and numbers is None else ()), ("names", called)):
+                if words:
+                    _write_words(archive, name, words)
+
+
+def _write_words(archive: zipfile.ZipFile, name: str, words: Sequence[str]) -> None:
+    """An array of text, a part at a time: as wide as the longest, it may be large."""
+    kind = np.dtype(f"<U{max(1, *map(len, words))}")
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+        member.write(_array_head(kind, (len(words),)))
+        for start in range(0, len(words), 1024):
+            member.write(np.array(words[start : start + 1024], kind).tobytes())
 
 
 def _stream(file: IO[bytes], kind: Any, frame: tuple[int, ...], arrays: Iterable[np.ndarray]) -> int:
@@ -227,7 +303,7 @@ def _write_parquet(path: Path, shape: Sequence[int], parts: Iterable[Part], clas
                 buffer = io.BytesIO()
                 picture(image).save(buffer, "PNG")
                 columns["image"].append(
-                    {"bytes": buffer.getvalue(), "path": f"{names[at] if names else f'{number:06d}'}.png"}
+                    {"bytes": buffer.getvalue(), "path": names[at] if names else f"{number:06d}.png"}
                 )
                 number += 1
             if classes is not None and labels is not None:

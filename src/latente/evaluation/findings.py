@@ -76,6 +76,8 @@ class Chart:
     """whether y is drawn logarithmically"""
     steps: bool = False
     """whether y stays as it is up to the next x: a histogram, x being where its bins begin and, once more, where the last one ends"""
+    marks: Mapping[str, float] = field(default_factory=dict)
+    """places on the x axis to compare with, by what they are"""
 
 
 @dataclass(frozen=True)

@@ -8,25 +8,25 @@ N samples, C channels, H W height and width.
 
 from __future__ import annotations
 
-import io
-import lzma
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latente.evaluation import copying, distances, rates
+from latente.evaluation import codecs, copying, distances
 from latente.evaluation.copying import Images
 from latente.evaluation.features import Features, learned
 from latente.evaluation.findings import Bars, Chart, Evaluation, Figure, Gallery, Panels, Say, silent
 from latente.evaluation.judge import FEWEST, Classifier, Judgement, Scorer, judged, membership
 from latente.evaluation.networks import fitted, network, outputs, tensor
+from latente.evaluation.rates import Rates, beside_codecs, costs
 from latente.evaluation.scores import Answer, Score
 from latente.rng import key
 
@@ -49,8 +49,10 @@ class Held:
     labels: np.ndarray | None = None
     classes: Sequence[str] = ()
     nats: tuple[np.ndarray, np.ndarray] | None = None
-    rates: tuple[np.ndarray, np.ndarray] | None = None
-    """bits and squared errors of a pixel (L,N), at L qualities of the first N images of the test split, where the model is a codec"""
+    rates: Rates | None = None
+    """where the model is a codec that loses some"""
+    names: Sequence[str] = ()
+    """of the images of the test split, in its order"""
     kept: Path | None = None
     """where learned features are kept for the next evaluation on the same data"""
 
@@ -91,16 +93,22 @@ def evaluated(
     charts: list[Figure] = []
     galleries: list[Gallery] = []
     notes: list[str] = []
+    details: dict[str, Any] = {}
     if held.nats is not None:
-        scores += _likelihood(*held.nats, held.test)
-        parts = {name: nats / math.log(2) for name, nats in zip(("training", "test"), held.nats)}
-        chart, costly = rates.costs(parts, held.test[: len(held.nats[1])])
-        charts.append(chart)
-        galleries.append(costly)
-    if held.rates is not None:
-        found, chart = rates.beside_codecs(*held.rates, held.test[: held.rates[0].shape[1]])
+        found, parts = _likelihood(*held.nats, held.test)
         scores += found
+        bits = {part: nats / math.log(2) for part, nats in zip(("training", "test"), held.nats)}
+        chart, shown, details["costs"] = costs(bits, held.test[: len(bits["test"])], held.names, parts)
         charts.append(chart)
+        galleries += shown
+    if held.rates is not None:
+        bits = {"training": held.rates.train, "test": held.rates.bits[held.rates.middle]}
+        pictures = held.test[: len(bits["test"])]
+        score, curve = beside_codecs(held.rates, pictures)
+        scores.append(score)
+        chart, shown, details["costs"] = costs(bits, pictures, held.names, score.references, held.rates)
+        charts += [curve, chart]
+        galleries += shown
     if n >= FEWEST:
         real, other = test[:], fresh[:]
         say("a judge learns to tell samples from real images")
@@ -131,7 +139,7 @@ def evaluated(
     found, pairs = copying.copied(samples[:COPIES], held.train, held.test, seed)
     sheet = [("real, held out", test[:SHOWN]), ("samples", samples[:SHOWN])]
     beside = Gallery("Samples beside real images", "Neither row was chosen: they are the first ones.", sheet)
-    return Evaluation([*scores, *found], [beside, pairs, *galleries], charts, notes, made)
+    return Evaluation([*scores, *found], [beside, pairs, *galleries], charts, notes, made, details)
 
 
 def features(held: Held) -> Features:
@@ -296,31 +304,22 @@ def _useful(samples: np.ndarray, labels: np.ndarray, held: Held, test: Images, s
     )  # fmt: skip
 
 
-def _likelihood(train: np.ndarray, test: np.ndarray, images: Images) -> list[Score]:
-    """Bits per number of a test image, beside what codecs need for the same images; and whether the model knows its training set."""
+def _likelihood(train: np.ndarray, test: np.ndarray, images: Images) -> tuple[list[Score], dict[str, float]]:
+    """Bits per number of a test image, beside what codecs need for the same images; and whether the model knows its training set.
+    The second is what codecs need in bytes an image."""
     pictures = images[: len(test)]
     bits = test / (pictures[0].size * math.log(2))
     half = distances.Z * float(bits.std(ddof=1)) / len(bits) ** 0.5 if len(bits) > 1 else 0.0
     value = float(bits.mean())
-    codecs = {name: 8 * size / pictures.size for name, size in _codecs(pictures).items()}
-    best = min(codecs.values())
+    sizes = codecs.lossless(pictures)
+    others = {name: 8 * size / pictures.size for name, size in sizes.items()}
+    best = min(others.values())
     words = (
-        f"describes held-out images in {value:.2f} bits a number; the best of {' and '.join(codecs)} needs {best:.2f}"
+        f"describes held-out images in {value:.2f} bits a number; the best of {' and '.join(others)} needs {best:.2f}"
     )
     answer: Answer = "good" if value + half < best else "bad"
     if answer == "bad":
         words += ": LOSES; train longer, or a larger size"
-    score = Score("bits_per_dim", value, (value - half, value + half), "lower", "bits per pixel and channel, at most", codecs,
+    score = Score("bits_per_dim", value, (value - half, value + half), "lower", "bits per pixel and channel, at most", others,
                   words, "predicts", answer)  # fmt: skip
-    return [score, membership(train, test, "images")]
-
-
-def _codecs(images: np.ndarray) -> dict[str, int]:
-    """Bytes that general codecs need for the images (N,C,H,W) on one sheet."""
-    result = {"xz": len(lzma.compress(images.tobytes(), preset=6))}
-    sheet = rates.sheet(images)
-    if sheet is not None:
-        file = io.BytesIO()
-        rates.picture(sheet).save(file, "WEBP", lossless=True, method=4)
-        result["WebP"] = len(file.getvalue())
-    return result
+    return [score, membership(train, test, "images")], {name: size / len(pictures) for name, size in sizes.items()}

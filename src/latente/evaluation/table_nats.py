@@ -15,10 +15,26 @@ import numpy as np
 from latente.evaluation.distances import Z
 from latente.evaluation.judge import membership
 from latente.evaluation.scores import Answer, Score
+from latente.evaluation.table_rows import Likelihood
 
 ALONE, TREE = "each column on its own", "pairs of columns, counted (Chow-Liu tree)"
 DENSE = 1 << 22  # counts of one pair, at most
 FIELDS = 128  # at most, whose pairs are all counted
+
+
+def likely(
+    nats: tuple[np.ndarray, np.ndarray], fields: np.ndarray | None, tokens: tuple[np.ndarray, np.ndarray], sizes: Sequence[int],
+    owners: Sequence[int], numbers: np.ndarray,
+) -> Likelihood:  # fmt: skip
+    """What a model foresees beside counting.
+
+    `nats` are -ln p of training and of test rows, `fields` (N,F) of each field of the same test rows; `tokens` (N,F) of all training rows
+    and of those test rows, of `sizes` tokens a field; `owners` the column of each field; `numbers` (N,) of the test rows in the source.
+    """
+    starts = np.unique(owners, return_index=True)[1]
+    cells = None if fields is None else np.add.reduceat(fields, starts, axis=1)
+    each = np.add.reduceat(alone(*tokens, sizes).mean(0), starts)
+    return Likelihood(*nats, cells, simpler(*tokens, sizes), each, numbers)
 
 
 def likelihood(nats: tuple[np.ndarray, np.ndarray], simpler: Mapping[str, np.ndarray]) -> list[Score]:
@@ -52,24 +68,29 @@ def _slack(values: np.ndarray) -> float:
 def simpler(train: np.ndarray, test: np.ndarray, sizes: Sequence[int]) -> dict[str, np.ndarray]:
     """-ln p of test rows by counted models, by what they are; tokens (N,F) each, of `sizes` tokens a field."""
     train, test = (np.asarray(part, np.int64) for part in (train, test))
-    chances = [(np.bincount(train[:, f], minlength=size) + 1.0) / (len(train) + size) for f, size in enumerate(sizes)]
-    found = {ALONE: -sum((np.log(chance[test[:, f]]) for f, chance in enumerate(chances)), np.zeros(len(test)))}
+    each = alone(train, test, sizes)
+    found = {ALONE: each.sum(1)}
     if 1 < len(sizes) <= FIELDS:
-        found[TREE] = _tree(train, test, sizes, chances)
+        found[TREE] = _tree(train, test, sizes, each)
     return found
 
 
-def _tree(train: np.ndarray, test: np.ndarray, sizes: Sequence[int], chances: Sequence[np.ndarray]) -> np.ndarray:
+def alone(train: np.ndarray, test: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+    """-ln p of each field of test rows (N,F), as often as its token is among training rows; tokens (N,F) each, of `sizes` a field."""
+    counts = [np.bincount(train[:, f], minlength=size) + 1.0 for f, size in enumerate(sizes)]
+    return np.stack([-np.log(own[test[:, f]] / own.sum()) for f, own in enumerate(counts)], 1)
+
+
+def _tree(train: np.ndarray, test: np.ndarray, sizes: Sequence[int], each: np.ndarray) -> np.ndarray:
     """Each field is foreseen from one other, so that together the pairs tell most (Chow & Liu 1968, IEEE Trans. Inf. Theory 14:462).
 
-    Counts of a pair are completed by those of the field alone, as often as there were different ones (Witten & Bell 1991).
+    Counts of a pair are completed by those of the field alone, `each` (N,F), as often as there were different ones (Witten & Bell 1991).
     """
     parents = _parents(_told(train, sizes))
     cost = np.zeros(len(test))
     for field, parent in enumerate(parents):
-        alone = chances[field][test[:, field]]
         if parent is None:
-            cost -= np.log(alone)
+            cost += each[:, field]
             continue
         pairs = train[:, parent] * sizes[field] + train[:, field]
         seen, counts = np.unique(pairs, return_counts=True)
@@ -79,7 +100,7 @@ def _tree(train: np.ndarray, test: np.ndarray, sizes: Sequence[int], chances: Se
         often = np.bincount(train[:, parent], minlength=sizes[parent])[test[:, parent]]
         kinds = np.bincount(seen // sizes[field], minlength=sizes[parent])[test[:, parent]]
         weight = np.maximum(kinds, 1)
-        cost -= np.log((both + weight * alone) / (often + weight))
+        cost -= np.log((both + weight * np.exp(-each[:, field])) / (often + weight))
     return cost
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -47,18 +47,34 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class Likelihood:
+    """What a model foresees of the first rows of the train and test splits, and what counting does."""
+
+    train: np.ndarray
+    """-ln p of training rows (n,)"""
+    test: np.ndarray
+    """-ln p of test rows (N,)"""
+    cells: np.ndarray | None
+    """of each cell of the test rows, given the columns before it (N,D); None where the model has no order of columns"""
+    simpler: Mapping[str, np.ndarray]
+    """-ln p of the same test rows (N,) by simpler models, by what they are"""
+    alone: np.ndarray
+    """-ln p of a cell of each column by counts of that column (D,), the mean over the test rows"""
+    numbers: np.ndarray
+    """which rows of the source the test rows are (N,)"""
+
+
+@dataclass(frozen=True)
 class Held:
-    """The real rows an evaluation needs. `nats` are -ln p of the first rows of the train and test splits, where the model has a
-    likelihood."""
+    """The real rows an evaluation needs."""
 
     train: Rows
     test: Rows
     fresh: Rows
     target: int | None = None
     """the column whose prediction says how useful samples are"""
-    nats: tuple[np.ndarray, np.ndarray] | None = None
-    simpler: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """-ln p of the same test rows by simpler models, by what they are"""
+    likely: Likelihood | None = None
+    """where the model has a likelihood"""
 
     @property
     def n(self) -> int:

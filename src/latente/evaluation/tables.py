@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
-from latente.evaluation import distances, table_copies, table_nats, table_use
+from latente.evaluation import distances, table_copies, table_costs, table_nats, table_use
 from latente.evaluation.copying import more_than
 from latente.evaluation.distances import Z
 from latente.evaluation.findings import Evaluation, Figure, Gallery, Say, silent
@@ -22,12 +23,13 @@ from latente.evaluation.judge import FEWEST, Classifier, Judgement, judged
 from latente.evaluation.scores import Answer, Score
 from latente.evaluation.table_charts import learnt, marginals, together
 from latente.evaluation.table_copies import compared
+from latente.evaluation.table_nats import likely
 from latente.evaluation.table_quality import overall, quality, shapes, trends
 from latente.evaluation.table_rows import MOST, Held, Rows, identities
 from latente.evaluation.table_trees import boosted_trees
 from latente.rng import key
 
-__all__ = ["CLASSIFIERS", "Held", "Rows", "boosted_trees", "evaluated", "glance", "wanted", "with_nats"]
+__all__ = ["CLASSIFIERS", "Held", "Rows", "boosted_trees", "evaluated", "glance", "likely", "wanted"]
 
 COPIES = 4_000  # samples looked up among all training rows
 REACHED = 3_000  # rows of a kind whose neighbours are looked up
@@ -48,18 +50,6 @@ def wanted(held: Held) -> int:
     return max(held.n, min(len(held.train), COPIES), useful)
 
 
-def with_nats(
-    held: Held,
-    nats: tuple[np.ndarray, ...],
-    tokens: tuple[np.ndarray, np.ndarray] | None = None,
-    sizes: Sequence[int] = (),
-) -> Held:
-    """The same rows, with -ln p of the first training and test ones; with `tokens` (N,F) of training rows and of the same test rows,
-    of `sizes` tokens a field, also what models cost that count."""
-    counted = table_nats.simpler(*tokens, sizes) if tokens else {}
-    return replace(held, nats=(nats[0], nats[1]), simpler=counted)
-
-
 def glance(made: Rows, real: Rows, seed: int) -> tuple[Judgement, float]:
     """What the judge makes of as many samples as real rows, and how far they are from being as alike as can be."""
     return judged(real.values, made.values, classifiers(real), seed), 1 - quality(
@@ -74,9 +64,14 @@ def evaluated(samples: Rows, held: Held, seed: int = 0, say: Say = silent) -> Ev
     test, fresh = (part.some(np.sort(random.permutation(len(part))[:n])) for part in (held.test, held.fresh))
     scores: list[Score] = []
     charts: list[Figure] = []
+    galleries: list[Gallery] = []
     notes: list[str] = []
-    if held.nats is not None:
-        scores += table_nats.likelihood(held.nats, held.simpler)
+    details: dict[str, Any] = {}
+    if held.likely is not None:
+        scores += table_nats.likelihood((held.likely.train, held.likely.test), held.likely.simpler)
+        found, ends, details["costs"] = table_costs.costs(held.test, held.likely)
+        charts += found
+        galleries.append(ends)
     if n >= FEWEST:
         part = samples.some(slice(n))
         say("a judge learns to tell samples from real rows")
@@ -110,7 +105,7 @@ def evaluated(samples: Rows, held: Held, seed: int = 0, say: Say = silent) -> Ev
         ("samples", [samples.cells(i) for i in range(min(SIDE, len(samples)))]),
     ], columns=samples.names)  # fmt: skip
     made = {"samples": len(samples), "compared": n, "seed": seed}
-    return Evaluation([*scores, *found], [beside, pairs], [*charts, near], notes, made)
+    return Evaluation([*scores, *found], [beside, pairs, *galleries], [*charts, near], notes, made, details)
 
 
 # ---- fidelity and variety ----------------------------------------------------------------------------------------------

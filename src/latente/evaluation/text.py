@@ -10,11 +10,11 @@ import lzma
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from latente.evaluation import passages, verbatim
+from latente.evaluation import passages, text_costs, verbatim
 from latente.evaluation.findings import Chart, Evaluation, Gallery, Say, silent
 from latente.evaluation.judge import FEWEST, judged, membership
 from latente.evaluation.ngram import NGram
@@ -42,6 +42,10 @@ class Held:
     validation: str
     nats: Mapping[str, np.ndarray]
     """of the tokens of the three, or of a stretch of them, but each one's first"""
+    tokens: Mapping[str, np.ndarray]
+    """of "test" and "train", whose nats these are"""
+    spelled: Callable[[int], bytes]
+    """the bytes of a token"""
     context: int
 
     @property
@@ -87,8 +91,20 @@ def evaluated(made: Sequence[str], likely: Sequence[Score], held: Held, seed: in
     lines = {part: (places, nats.mean(0)) for part, nats in windows.items() if len(nats)}
     note = "How much reading more of a passage helps, and how much better the model knows what it was trained on."
     charts = [Chart("By place in the window", note, "tokens read", "nats per token", lines)] if lines else []
-    galleries = [Gallery("Samples beside real passages", "Neither was chosen: they are the first ones.", sheet), pairs]
-    return Evaluation([*scores, *found], galleries, charts, notes, {"passages": n, "characters": letters, "seed": seed})
+    beside = Gallery("Samples beside real passages", "Neither was chosen: they are the first ones.", sheet)
+    spread, costly, costs = _costs(held, scores)
+    made_of = {"passages": n, "characters": letters, "seed": seed}
+    details = {"costs": costs} if costs else {}
+    return Evaluation([*scores, *found], [beside, pairs, *costly], [*spread, *charts], notes, made_of, details)
+
+
+def _costs(held: Held, likely: Sequence[Score]) -> tuple[list[Chart], list[Gallery], dict[str, Any]]:
+    """What lines cost, beside what the references of `nats_per_char` need."""
+    references = next((score.references for score in likely if score.name == "nats_per_char"), {})
+    marks = {kind: value / math.log(2) for kind, value in references.items()}
+    parts = {"training": "train", "test": "test"}
+    tokens, nats = ({name: of[part] for name, part in parts.items()} for of in (held.tokens, held.nats))
+    return text_costs.costs(tokens, nats, held.spelled, held.context, marks)
 
 
 def token_nats(

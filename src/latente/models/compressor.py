@@ -23,9 +23,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from latente.config import Recipe, Size
 from latente.phases import Losses, Phase
+from latente.rng import keyed
 from latente.spec import ImageSpec
 
 Batch = dict[str, Tensor]
@@ -35,6 +37,9 @@ SYMBOLS = (
 )  # of the brightness of a patch, one channel a colour, and of every other latent channel; half of them below 0
 PATCH = 4  # pixels of a side that become one place of the latents
 NEAR = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0))  # rows and columns away: what a block of the prior sees
+HEAT, PACE = (0.5, 0.25), 0.04  # of refined symbols: the first and last temperature, and the rate of Adam, in symbols
+ROUNDED_FROM = 0.7  # of the training: from here on the coder's weights are rounded, as they are in a file
+FINE = 8  # bits at least of a weight of the coder's `fine` layers
 WINDOW = 2  # rows above and places to either side that its first layer sees
 
 
@@ -54,6 +59,8 @@ class Config:
     """residual blocks of prior, decoder and encoder, each"""
     levels: int = 8
     """qualities that one model serves"""
+    weight_bits: int = 5
+    """bits of a weight of prior and decoder that the end of the training prepares for"""
     least_price: float = 0.001
     """bits a dimension that a squared error of 1 is worth, at the lowest quality"""
     most_price: float = 0.012
@@ -63,7 +70,7 @@ class Config:
         for name, value, least, most in (
             ("latent-channels", self.latent_channels, 1, 48), ("width", self.width, 1, 1024), ("blocks", self.blocks, 1, 64),
             ("decoder-width", self.decoder_width, 2, 1024), ("encoder-width", self.encoder_width, 2, 4096),
-            ("levels", self.levels, 1, 64),
+            ("levels", self.levels, 1, 64), ("weight-bits", self.weight_bits, 3, 12),
         ):  # fmt: skip
             if not isinstance(value, int) or not least <= value <= most:
                 raise ValueError(f"--{name} {value}: from {least} to {most}")
@@ -95,7 +102,7 @@ class Patches(nn.Module):
 
 
 class Residual(nn.Module):
-    """x + conv(relu(conv(relu(x)))): (B,D,h,w) -> (B,D,h,w)."""
+    """x + conv(relu(conv(x))): (B,D,h,w) -> (B,D,h,w)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -103,7 +110,7 @@ class Residual(nn.Module):
         nn.init.zeros_(self.two.linear.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.two(F.relu(self.one(F.relu(x))))
+        return x + self.two(F.relu(self.one(x)))
 
 
 class Encoder(nn.Module):
@@ -198,6 +205,9 @@ class Head(nn.Module):
 class Coder(nn.Module):
     """What decoding takes: the prior of the symbols, how they become latents again, and the synthesis."""
 
+    fine = ("synthesis.patch", "synthesis.last.linear")
+    """layers whose few weights decide every pixel, kept finer than the others"""
+
     def __init__(self, spec: ImageSpec, config: Config) -> None:
         super().__init__()
         self.config, self.spec, self.one = config, spec, 1
@@ -265,15 +275,33 @@ class Coder(nn.Module):
         h = causal(seen, self.first.weight, self.before) + self.first.bias[:, None, None]
         h = h + places + self.known(level, label)[:, :, None, None]
         for wide, narrow in self.blocks:
-            inner = F.relu(causal(F.relu(h), wide.weight, NEAR) + wide.bias[:, None, None])
+            inner = F.relu(causal(h, wide.weight, NEAR) + wide.bias[:, None, None])
             h = h + F.conv2d(inner, narrow.weight[:, :, None, None], narrow.bias)
         both = torch.cat([F.relu(h), seen.to(h.dtype)], 1).permute(0, 2, 3, 1)
         width = self.config.width
         return [head(both[..., : width + channel]).float() for channel, head in enumerate(self.heads)]
 
+    def forward(self, y: Tensor, symbols: Tensor, level: Tensor, label: Tensor | None) -> tuple[list[Tensor], Tensor]:
+        """`logits` of `symbols`, and `pixels` of y, both (B,K,h,w), the same but for their slopes."""
+        return self.logits(symbols, level, label), self.pixels(y, level)
+
     def walk(self, n: int, level: Tensor, label: Tensor | None = None) -> Walk:
         """The symbols of `n` images of a quality and class, (n,) each, about to be made, or read again, one by one."""
         return Walk(self, n, self.known(level, label))
+
+
+def rounded(coder: Coder, bits: int) -> dict[str, Tensor]:
+    """The matrices of a coder as a file holds them with so many bits a weight, by name; gradients pass straight through."""
+    found = {}
+    for name, layer in coder.named_modules():
+        if isinstance(layer, nn.Linear):
+            most = 2.0 ** ((max(bits, FINE) if name in coder.fine else bits) - 1)
+            weight = layer.weight.float()
+            largest = weight.detach().abs().amax(1, keepdim=True).clamp(min=2.0**-20)
+            scale = torch.exp2(((most - 1) / largest).log2().floor())
+            kept = (weight.detach() * scale).round().clamp(-most, most) / scale
+            found[f"{name}.weight"] = weight + (kept - weight.detach())
+    return found
 
 
 def causal(x: Tensor, weight: Tensor, places: Any) -> Tensor:
@@ -288,7 +316,8 @@ def causal(x: Tensor, weight: Tensor, places: Any) -> Tensor:
 class Model(nn.Module):
     accepts = (ImageSpec,)
     phases = (Phase("main"),)
-    recipe = Recipe(batch_size=32, learning_rate=2e-3, ema=0.999, clip=1.0, decay=0.5)
+    # At Muon's usual rate hidden units fall silent: nine in ten of them, and in the decoder's coarse blocks all.
+    recipe = Recipe(batch_size=32, learning_rate=2e-3, muon_learning_rate=0.005, ema=0.999, clip=1.0, decay=0.5)
     monitor = "total"
     prices: Tensor
 
@@ -315,10 +344,11 @@ class Model(nn.Module):
         level = batch["level"]
         y = self.scaled(batch["x"], level)
         symbols = y.detach().round()
-        straight = y + (symbols - y.detach())
-        made = 127.5 * (1 + self.coder.pixels(straight, level).float())
-        error = (made - batch["x"].float()).square().flatten(1).mean(1)
-        bits = self._bits(y, symbols, level, batch.get("label")) / self.spec.dimensions
+        weights = rounded(self.coder, self.config.weight_bits) if progress >= ROUNDED_FROM else {}
+        given = y + (symbols - y.detach()), symbols, level, batch.get("label")
+        logits, pixels = functional_call(self.coder, weights, given)
+        error = self._error(pixels, batch["x"])
+        bits = self._bits(y, symbols, logits) / self.spec.dimensions
         total = (bits + self.prices[level] * error).mean()
         return Losses(total, {"bits_per_dim": bits.mean(), "squared_error": error.mean()})
 
@@ -327,20 +357,27 @@ class Model(nn.Module):
         height, width = (PATCH * side for side in self.coder.grid)
         x = F.pad(x.float() / 127.5 - 1, (0, width - x.shape[3], 0, height - x.shape[2]), mode="replicate")
         y = self.encoder(x, level) / self.coder.steps(level)[:, :, None, None]
+        return self._possible(y)
+
+    def _possible(self, y: Tensor) -> Tensor:
+        """(B,K,h,w), brought into the range of the symbols."""
         most = torch.tensor([of // 2 - 1.0 for of in self.coder.symbols], device=y.device)[:, None, None]
         return y.clamp(-1 - most, most)
 
-    def _bits(self, y: Tensor, symbols: Tensor, level: Tensor, label: Tensor | None = None) -> Tensor:
-        """What an image's symbols cost, (B,): between two symbols, in proportion."""
+    def _bits(self, y: Tensor, symbols: Tensor, logits: list[Tensor], between: bool = False) -> Tensor:
+        """What an image's symbols cost, (B,), with the slope of what numbers between two symbols cost, in proportion; `between`: that
+        cost itself, of `symbols` that lie between as well."""
         below = y.detach().floor()
         share, total = y - below, y.new_zeros(len(y))
-        for channel, logits in enumerate(self.coder.logits(symbols, level, label)):
-            of = logits.shape[-1]
-            cost = -F.log_softmax(logits, 3) / math.log(2)
+        for channel, part in enumerate(logits):
+            of = part.shape[-1]
+            cost = -F.log_softmax(part, 3) / math.log(2)
             at = (torch.stack([below[:, channel], below[:, channel] + 1, symbols[:, channel]], 3) + of // 2).long()
             low, high, there = cost.gather(3, at.clamp(max=of - 1)).unbind(3)
-            sloped = low.detach() * (1 - share[:, channel]) + high.detach() * share[:, channel]
-            total = total + (there + sloped - sloped.detach()).flatten(1).sum(1)
+            if not between:
+                low, high = low.detach(), high.detach()
+            sloped = low * (1 - share[:, channel]) + high * share[:, channel]
+            total = total + (sloped if between else there + sloped - sloped.detach()).flatten(1).sum(1)
         return total
 
     # ---- use ------------------------------------------------------------------------------------------------------
@@ -361,10 +398,53 @@ class Model(nn.Module):
         each = torch.as_tensor(level, device=self.prices.device).expand(len(batch["x"]))
         return self.scaled(batch["x"], each).round().long()
 
+    def refined(self, batch: Batch, level: Tensor, steps: int, half: bool = False) -> Tensor:
+        """What images of a quality each, (B,), are coded as, int64 (B,K,h,w), cheaper in bits and errors together than the encoder's choice
+        by what `steps` of stochastic Gumbel annealing find (Yang, Bamler and Mandt 2020, arXiv:2006.04240): every number is rounded up
+        or down by chance, evenly at first and nearly always to the nearest at last, and moves to where the expected cost falls.
+        `half`: in bfloat16."""
+        with torch.no_grad():
+            encoded = self.scaled(batch["x"], level)
+        if not steps:
+            return encoded.round().long()
+        y, generator = encoded.clone().requires_grad_(), keyed("refined")
+        optimizer = torch.optim.Adam([y], PACE)
+        for step in range(steps):
+            heat = HEAT[0] * (HEAT[1] / HEAT[0]) ** (step / steps)
+            below = y.detach().floor()
+            share, even = (
+                (part.clamp(1e-4, 1 - 1e-4)) for part in (y - below, torch.rand(y.shape, generator=generator).to(y))
+            )
+            pull = (torch.atanh(share) - torch.atanh(1 - share)) / heat
+            with torch.autocast(y.device.type, torch.bfloat16, enabled=half):
+                cost = self._cost(below + torch.sigmoid((pull + torch.logit(even)) / heat), level, batch)
+            (y.grad,) = torch.autograd.grad(cost.sum(), y)
+            optimizer.step()
+            with torch.no_grad():
+                y.copy_(self._possible(y))
+        with torch.no_grad():
+            before, after = encoded.round(), y.detach().round()
+            better = self._cost(after, level, batch) < self._cost(before, level, batch)
+        return torch.where(better[:, None, None, None], after, before).long()
+
+    def _cost(self, y: Tensor, level: Tensor, batch: Batch) -> Tensor:
+        """What numbers between symbols cost in bits a dimension and errors, (B,)."""
+        logits, pixels = self.coder(y, y, level, batch.get("label"))
+        bits = self._bits(y, y, logits, between=True) / self.spec.dimensions
+        return bits + self.prices[level] * self._error(pixels, batch["x"])
+
+    def _error(self, pixels: Tensor, x: Tensor) -> Tensor:
+        """The mean squared error of the synthesis's images, (B,), x (B,C,H,W). What is darker than black is black and costs nothing; the
+        slope is that of black, so it leads out."""
+        made = 127.5 * (1 + pixels.float())
+        made = made + (made.clamp(0, 255) - made).detach()
+        return (made - x.float()).square().flatten(1).mean(1)
+
     def rate(self, batch: Batch, level: int) -> tuple[Tensor, Tensor]:
         """Bits of each image at a quality, and the mean squared error of its pixels, (B,) each."""
-        symbols, each = self.symbols(batch, level).float(), torch.full((len(batch["x"]),), level)
-        bits = self._bits(symbols, symbols, each.to(self.prices.device), batch.get("label"))
+        each = torch.full((len(batch["x"]),), level, device=self.prices.device)
+        symbols = self.symbols(batch, level).float()
+        bits = self._bits(symbols, symbols, self.coder.logits(symbols, each, batch.get("label")))
         error = self.coder.shown(symbols, level).float() - batch["x"].float()
         return bits, error.square().flatten(1).mean(1)
 
@@ -429,7 +509,7 @@ class Walk:
         h = coder.first(torch.cat([above, before], 1)) + places + self.known
         for number, (wide, narrow) in enumerate(coder.blocks):
             upper, line = self.lines[number, (row + 1) % 2], self.lines[number, row % 2]
-            line[:, column + 1] = F.relu(h)
+            line[:, column + 1] = h
             near = torch.cat([upper[:, column : column + 3].flatten(1), line[:, column : column + 2].flatten(1)], 1)
             h = h + narrow(F.relu(wide(near)))
         return F.relu(h)

@@ -43,6 +43,12 @@ class Config:
     sorted: float = 0.5
     """share of training rows whose columns come by their number of levels, the target last, as in sampling"""
 
+    def __post_init__(self) -> None:
+        # A norm of whole numbers is exact up to 2048 of them (`latente.codec.exact`).
+        for name, value, most in (("width", self.width, 2048), ("blocks", self.blocks, 64), ("widen", self.widen, 64)):
+            if not isinstance(value, int) or not 1 <= value <= most:
+                raise ValueError(f"--{name} {value}: from 1 to {most}")
+
     @classmethod
     def preset(cls, size: Size, spec: TableSpec) -> Config:
         return {"tiny": cls(width=64), "small": cls(), "base": cls(width=256, blocks=2)}[size]

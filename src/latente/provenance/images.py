@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from latente.data.errors import DataError
-from latente.data.images import check_output, opened, pixels, write_images
+from latente.data.images import check_output, class_numbers, opened, pixels, write_images
 from latente.provenance import arrays
 from latente.provenance.kind import Kind, Made, check_count, files
 from latente.run import CHUNK
@@ -108,5 +108,6 @@ def _frames(path: Path, made: Made, spec: Any) -> Iterator[np.ndarray | None]:
     frames = arrays.array(path, "x", shape, np.uint8)
     x, alike = frames[:, None] if channels == 1 else frames.transpose(0, 3, 1, 2), np.ones(n, bool)
     if path.suffix == ".npz" and labels is not None and arrays.holds(path, "y"):
-        alike = arrays.array(path, "y", (n,), labels.dtype) == labels
+        numbers = class_numbers(spec.classes) if spec.classes else None
+        alike = arrays.array(path, "y", (n,), np.int64) == (labels if numbers is None else numbers[labels])
     yield from (image if same else None for image, same in zip(x, alike))

@@ -13,6 +13,7 @@ import numpy as np
 
 from latente.evaluation.findings import Bars, Chart, Figure, Matrix, Panels
 from latente.reports import drawing
+from latente.reports.words import number
 
 PARTS, ROWS, SIDE = 60, 40, 40  # at most: of panels, of bars, of a matrix
 
@@ -37,10 +38,20 @@ def _lines(chart: Chart, name: str, size: tuple[float, float] = (3.6, 2.2)) -> d
     axes.set_yscale("log" if chart.log else "linear")
     for at, (x, y) in enumerate(chart.lines.values()):
         (drawing.stairs if chart.steps else drawing.line)(axes, at, x, y)
+    for at, x in enumerate(chart.marks.values(), len(chart.lines)):
+        drawing.mark(axes, at, x)
     whole = all(np.issubdtype(np.asarray(x).dtype, np.integer) for x, _ in chart.lines.values())
     drawing.ruled(axes, whole)
-    label = f"{chart.title}: {chart.y} over {chart.x}, of {', '.join(chart.lines)}"
-    return {"kind": "lines", "chart": chart, "names": list(chart.lines), "drawing": drawing.svg(sheet, label, name)}
+    marks = {kind: f"{kind}: {number(x)}" for kind, x in chart.marks.items()}
+    label = f"{chart.title}: {chart.y} over {chart.x}, of {', '.join([*chart.lines, *marks.values()])}"
+    drawn = drawing.svg(sheet, label, name)
+    return {
+        "kind": "lines",
+        "chart": chart,
+        "names": list(chart.lines),
+        "marks": list(marks.values()),
+        "drawing": drawn,
+    }
 
 
 def _bars(bars: Bars) -> dict[str, Any]:

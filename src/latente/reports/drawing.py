@@ -60,6 +60,12 @@ def stairs(axes: Any, at: int, x: Any, y: Any) -> None:
         )
 
 
+def mark(axes: Any, at: int, x: float) -> None:
+    """Line number `at` of a figure, upright at x; it is dashed, for it is no distribution."""
+    if math.isfinite(x):
+        axes.axvline(x, color=COLOURS[f"line{at % 5}"], linestyle=DASHES[1 + at % 4], linewidth=1.6, zorder=4)
+
+
 def squares(axes: Any, table: np.ndarray) -> None:
     """A square for each figure (n,n), from -1 to 1, the first row on top: one colour above zero, one below, the fainter the nearer."""
     from matplotlib.patches import PathPatch

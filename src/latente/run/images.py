@@ -14,6 +14,7 @@ from latente.data.dataset import Dataset, ImageOptions
 from latente.data.sources import open_source
 from latente.evaluation import features, images
 from latente.evaluation.findings import Evaluation, Say, silent
+from latente.evaluation.rates import Rates
 from latente.rng import keyed
 from latente.run.base import Run, positive
 
@@ -91,16 +92,26 @@ class ImageRun(Run):
                 found.append(np.concatenate(nats))
         return found[0], found[1]
 
-    def _rates(self, data: Dataset) -> tuple[np.ndarray, np.ndarray] | None:
-        """Bits and squared errors of a pixel (L,N), at each of L qualities, of the first N test images, where the model codes with loss."""
+    def _rates(self, data: Dataset) -> Rates | None:
+        """What the first test images cost at each quality, where the model codes with loss."""
         if not hasattr(self.model, "rate"):
             return None
-        items = data.splits["test"][:LIKELY]
-        batches = [data.batch(items[start : start + CHUNK]) for start in range(0, len(items), CHUNK)]
-        with torch.inference_mode():
-            found = [[self.model.rate(batch, level) for batch in batches] for level in range(self.model.config.levels)]
-        bits, errors = (np.stack([np.concatenate([pair[i].numpy() for pair in of]) for of in found]) for i in (0, 1))
-        return bits, errors
+        train, items = (data.splits[part][:LIKELY] for part in ("train", "test"))
+        levels = self.model.config.levels
+
+        def rated(of: np.ndarray, level: int) -> np.ndarray:
+            """Bits and errors (2,n)."""
+            starts = range(0, len(of), CHUNK)
+            with torch.inference_mode():
+                pairs = [self.model.rate(data.batch(of[start : start + CHUNK]), level) for start in starts]
+            return np.stack([np.concatenate([pair[i].numpy() for pair in pairs]) for i in (0, 1)])
+
+        def made(at: np.ndarray) -> np.ndarray:
+            with torch.inference_mode():
+                return self.model.at(levels // 2).reconstruct(data.batch(items[at]))["x"].numpy()
+
+        bits, errors = np.stack([rated(items, level) for level in range(levels)], 1)
+        return Rates(bits, errors, rated(train, levels // 2)[0], made)
 
     @property
     def reading(self) -> ImageOptions:
@@ -148,4 +159,5 @@ def held(data: Dataset, nats: tuple[np.ndarray, np.ndarray] | None = None) -> im
     labels = b"" if data.labels is None else data.labels[data.items].tobytes()  # the fingerprint is of pictures alone
     classed = blake2b(labels, digest_size=8).hexdigest()
     kept = cache_folder() / "features" / f"{data.fingerprint}-{classed}-{features.LEARNING}.safetensors"
-    return images.Held(train, test, fresh, data.labels, data.spec.classes, nats, kept=kept)
+    names = data.names(data.splits["test"])
+    return images.Held(train, test, fresh, data.labels, data.spec.classes, nats, names=names, kept=kept)

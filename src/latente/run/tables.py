@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -268,6 +269,18 @@ class TableRun(Run):
                 parts.append(-self.model.log_prob(batch, *draws).numpy())
         return np.concatenate(parts)
 
+    def _fields(self, tokens: np.ndarray) -> np.ndarray | None:
+        """-ln p of each field of rows of tokens (n,F) given those before it, in the order of sampling: (n,F); None where the model
+        has no such order."""
+        if not hasattr(self.model, "nats"):
+            return None
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, len(tokens), self.chunk):
+                part = torch.from_numpy(tokens[start : start + self.chunk].astype(np.int64))
+                parts.append(self.model.nats(part, self.model.places.expand(len(part), -1)).numpy())
+        return np.concatenate(parts).astype(np.float64)
+
     # ---- how good -----------------------------------------------------------------------------------------------------------
 
     def evaluate(self, *, source: Any = None, seed: int = 0, say: Say = silent) -> Evaluation:
@@ -276,9 +289,11 @@ class TableRun(Run):
         held = held_rows(data)
         if hasattr(self.model, "log_prob"):
             say("the likelihood of held-out rows")
-            likely = tuple(self._nats(data.tokens[data.splits[part][:LIKELY]], seed) for part in ("train", "test"))
-            tokens = data.tokens[data.splits["train"]], data.tokens[data.splits["test"][:LIKELY]]
-            held = tables.with_nats(held, likely, tokens, self.spec.fields)
+            numbers = data.splits["test"][:LIKELY]
+            tokens = data.tokens[data.splits["train"]], data.tokens[numbers]
+            nats = self._nats(tokens[0][:LIKELY], seed), self._nats(tokens[1], seed)
+            of = self.spec.fields, self.spec.owners
+            held = replace(held, likely=tables.likely(nats, self._fields(tokens[1]), tokens, *of, numbers))
         wanted = tables.wanted(held)
         say(f"making {wanted:,} samples")
         made = self.columns.cells(self.table(wanted, seed=seed))

@@ -136,7 +136,11 @@ class TextRun(Run):
             said = f"{scores[0].verdict}; {unknown:.1%} of the test tokens are unknown to the tokenizer: the figures flatter it"
             scores[0] = replace(scores[0], verdict=said)
         whole = {part: data.text(part, READ) for part in ("train", "test", "validation")}
-        real = text.Held(**whole, nats={"test": nats, "train": known, "validation": fresh}, context=self.spec.context)
+        parts: dict[str, np.ndarray] = dict(zip(("test", "train", "validation"), stretches))
+        real = text.Held(
+            **whole, nats={"test": nats, "train": known, "validation": fresh}, tokens=parts, spelled=self.tokenizer.bytes_of,
+            context=self.spec.context,
+        )  # fmt: skip
         say(f"writing {real.count:,} passages")
         return text.evaluated(self._passages(real.count * real.letters, data, seed), scores, real, seed, say)
 

@@ -1,0 +1,315 @@
+"""Files that are read on any machine: networks of whole numbers and what is coded with them are the same everywhere, and files that were
+coded long ago are still read."""
+
+import itertools
+import math
+import signal
+import struct
+import threading
+import time
+import zlib
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from golden import FOLDER, pictures, rows
+from latente.codec import coding, exact, walks
+from latente.codec.coding import Decoder, Encoder
+from latente.compression import Archive, chunks, decompress
+from latente.models import pixelcnn, table_gpt
+from latente.spec import ImageSpec
+
+# ---- no sum that depends on its order -------------------------------------------------------------------------------
+
+
+def linear(weights, bits, biases=None):
+    """An exact layer whose whole weights are those given."""
+    layer = nn.Linear(len(weights[0]), len(weights), bias=biases is not None)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor(weights))
+        if layer.bias is not None:
+            layer.bias.copy_(torch.tensor(biases))
+    made = exact.Linear(layer, bits)
+    made.weight.copy_(torch.tensor(weights, dtype=torch.float64))
+    made.bounded()
+    return made
+
+
+def rounded(value):
+    """To the nearest whole number, halves to the even one."""
+    return round(Fraction(value))
+
+
+def by_hand(layer, x):
+    """What an exact layer makes of one input, by Python's whole numbers, which have no end."""
+    cut = [max(-layer.most, min(layer.most, int(number))) for number in x]
+    found = []
+    for weights, scale, bias in zip(layer.weight.tolist(), layer.scale.tolist(), layer.bias.tolist()):
+        total = sum(int(weight) * number for weight, number in zip(weights, cut))
+        assert sum(abs(int(weight) * number) for weight, number in zip(weights, cut)) <= 2**53
+        kept = max(-int(exact.BOUND), min(int(exact.BOUND), rounded(total * Fraction(scale))))
+        found.append(kept + int(bias))
+    return found
+
+
+@pytest.mark.parametrize("inputs", [3, 512, 5_000])
+@pytest.mark.parametrize("bits", [4, 12])
+@pytest.mark.parametrize("shift", [-8, 0, 24])
+def test_a_layer_at_its_bounds_is_python_s_whole_numbers(inputs, bits, shift):
+    draw, most = np.random.default_rng(0), 2 ** (bits - 1)
+    ends = np.tile([most, -most, most - 1], (inputs, 1)).T  # as large as weights can be
+    weights = np.concatenate([ends, draw.integers(-most, most + 1, (5, inputs))]).astype(float).tolist()
+    layer = linear(weights, bits, [1024.0, -1024.0, *draw.normal(size=6)])
+    layer.scale.fill_(2.0**-shift)
+    assert layer.bias.abs().max() == exact.BOUND and layer.most == 2**53 // (most * inputs)
+    x = draw.integers(-layer.most, layer.most + 1, (10, inputs)).astype(float)
+    x[:4] = [[layer.most], [-layer.most], [layer.most - 1], [0]]
+    x[4] = np.where(np.arange(inputs) % 2, layer.most, -layer.most)
+    x[5:7] = [[exact.LARGEST], [-exact.LARGEST]]
+    x[7, 0] = exact.LARGEST
+    found = layer(torch.from_numpy(x))
+    assert found.tolist() == [by_hand(layer, each) for each in x]
+    order = draw.permutation(inputs)  # added up in another order, and one by one
+    other = linear(np.array(weights)[:, order].tolist(), bits, [1024.0, -1024.0, *layer.bias[2:].div(4096).tolist()])
+    other.scale.copy_(layer.scale)
+    for one, expected in zip(torch.from_numpy(x[:, order]), found):
+        assert (other(one[None])[0] == expected).all()
+
+
+def test_what_a_layer_takes_is_cut_only_where_its_weights_are_too_many():
+    assert linear([[127.0] * 64], 8).most > exact.LARGEST > linear([[2047.0] * 1024], 12).most
+
+
+def test_a_norm_at_its_bounds_is_python_s_whole_numbers():
+    size, draw = exact.WIDEST, np.random.default_rng(0)
+    x = draw.integers(-(2**30), 2**30, (6, size)).astype(float)
+    x[:3] = [[2.0**40], [0], [1]]
+    x[3, 1:] = 0
+    expected: list[list[float]] = []
+    for each in x:
+        cut = [max(-(2**21), min(2**21, int(number))) for number in each]
+        squares = sum(number * number for number in cut)
+        assert squares <= 2**53
+        root = math.sqrt(max(1.0, squares / size))
+        expected.append([float(round(number * 4096 / root)) for number in cut])
+    assert exact.RMSNorm(size)(torch.from_numpy(x)).tolist() == expected
+    with pytest.raises(ValueError, match="norm of 2,049"):
+        exact.RMSNorm(size + 1)
+
+
+def test_a_model_that_is_wider_or_has_no_finite_weights_is_refused():
+    for wrong in ({"width": 2049}, {"width": 0}, {"blocks": 65}, {"widen": 65}, {"widen": 1.5}):
+        with pytest.raises(ValueError, match=f"--{next(iter(wrong))}"):
+            table_gpt.Config(**wrong)
+    model = pixelcnn.Model(pixelcnn.Config(width=8, blocks=1, window=1), ImageSpec(1, 8, 8))
+    with torch.no_grad():
+        model.first.bias[0] = math.nan
+    with pytest.raises(ValueError, match="no finite numbers"):
+        exact.exact(model, 8)
+
+
+class Squares(nn.Module):
+    """As table-gpt: a norm, a layer, its squares, a layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.RMSNorm(256, elementwise_affine=False)
+        self.wide, self.narrow = nn.Linear(256, 1024), nn.Linear(1024, 4)
+
+    def forward(self, x):
+        return self.narrow(torch.round(torch.relu(self.wide(self.norm(x))).square() / self.one))
+
+
+def test_weights_of_a_stranger_are_bounded_when_they_are_unpacked():
+    """Every weight as large as it can be, every layer scaled up, every bias at its bound: still what Python makes of it."""
+    net, forged = (exact.exact(Squares(), 12) for _ in range(2))
+    for layer in (forged.wide, forged.narrow):
+        layer.weight.fill_(2.0**11)
+        layer.weight[:, ::3] = -(2.0**11)
+        layer.scale.fill_(2.0**8)
+        layer.bias.fill_(exact.BOUND)
+    exact.unpack(exact.pack(forged), net)
+    assert net.narrow.most == 2**53 // (2**11 * 1024) < exact.LARGEST
+    x = torch.from_numpy(np.random.default_rng(0).integers(-(2**40), 2**40, (7, 256)).astype(float))
+    found = net(x)
+    assert (torch.cat([net(one[None]) for one in x]) == found).all()
+    inner = [[round(Fraction(max(0, n) ** 2, 4096)) for n in by_hand(net.wide, each)] for each in net.norm(x)]
+    assert max(map(max, inner)) == exact.LARGEST and found.tolist() == [by_hand(net.narrow, each) for each in inner]
+
+
+def group(low, counts, values):
+    """Packed whole numbers, as `exact.pack` lays them out."""
+    counts, encoder = np.asarray(counts), Encoder()
+    encoder.alike(np.asarray(values) - low, counts)
+    kept, coded = zlib.compress(counts.astype("<u4").tobytes(), 9), encoder.finish()
+    return struct.pack("<iIII", low, len(counts), len(kept), len(coded)) + kept + coded
+
+
+@pytest.mark.parametrize(
+    ("weights", "shifts", "tables"),
+    [((-9, 8), (0, 1), (0, 1)), ((-8, 9), (0, 1), (0, 1)), ((-8, 8), (-9, 0), (0, 1)), ((-8, 8), (24, 25), (0, 1)),
+     ((-8, 8), (0, 1), (-(2**18) - 1, 0)), ((-8, 8), (0, 1), (0, 2**18 + 1))],
+)  # fmt: skip
+def test_weights_shifts_and_tables_beyond_their_bounds_are_refused(weights, shifts, tables):
+    net = exact.exact(nn.Sequential(nn.Linear(4, 2)), 4)
+
+    def packed(*ends):
+        pieces = []
+        for (low, high), n in zip(ends, (8, 2, 2)):
+            values = np.array([low, high] * (n // 2))
+            pieces.append(group(low, np.bincount(values - low), values))
+        return b"".join(pieces)
+
+    exact.unpack(packed((-8, 8), (-8, 24), (-(2**18), 2**18)), net)
+    assert net[0].weight.abs().max() == 8 and net[0].bias.abs().max() == exact.BOUND
+    with pytest.raises(ValueError, match="no weights"):
+        exact.unpack(packed(weights, shifts, tables), net)
+
+
+# ---- the coder -------------------------------------------------------------------------------------------------------
+
+
+def test_a_coder_that_makes_other_bytes_is_refused(monkeypatch):
+    coding._check_coder.cache_clear()
+    monkeypatch.setattr(coding, "_FAMILY", coding._stream.model.Categorical(perfect=True))
+    try:
+        for coder in (Encoder, lambda: Decoder(b"")):
+            with pytest.raises(ValueError, match=r"constriction .* codes otherwise"):
+                coder()
+    finally:
+        monkeypatch.undo()
+        coding._check_coder.cache_clear()
+
+
+def test_frequencies_are_what_constriction_makes_of_chances():
+    """So files from before frequencies were made here are read as well."""
+    draw = np.random.default_rng(0)
+    chances = np.round(coding.UNIT * np.exp(-draw.exponential(4, (2_000, 64))))
+    chances[:, 7] = coding.UNIT
+    values = draw.integers(0, 64, 2_000)
+    before, after = Encoder(), Encoder()
+    before.add(values, chances)
+    after.add(values, coding._shared(chances))
+    assert before.finish() == after.finish()
+    some = chances[:200].astype(int).tolist()
+    exactly = [[(2**24 - 64) * below // sum(row) for below in itertools.accumulate(row)] for row in some]
+    assert np.abs(coding._shared(chances[:200]).cumsum(1) - exactly).max() <= 1  # it rounds a quotient and a product
+
+
+# ---- walks side by side ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["pixels", "latents", "rows"])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_walks_side_by_side_make_the_same_bytes(name, threads):
+    torch.set_num_threads(threads)
+    with Archive(FOLDER / f"{name}.latente") as archive:
+        numbers = range(len(archive.reader))
+        together = archive.content.decode(numbers)
+        alone = [archive.chunk(number) for number in numbers]
+        coded = [archive.reader.chunk(number)[chunks.HEAD :] for number in numbers]
+        if name == "rows":
+            assert all(a.equals(b) for a, b in zip(together, alone))
+            made, _ = archive.content.rows.code(together)
+            made = [code[: 4 + int.from_bytes(code[:4], "little")] for code in made]  # without what LZMA keeps
+            assert all(theirs.startswith(mine) for mine, theirs in zip(made, coded))
+        else:
+            assert all((a == b).all() for a, b in zip(together, alone))
+    assert torch.get_num_threads() == threads
+
+
+class Endless:
+    """A walk that asks until it is stopped."""
+
+    def __init__(self, n):
+        self.n, self.asked = n, 0
+
+    def through(self, choose):
+        for self.asked in range(100_000):
+            choose(torch.zeros(self.n, 16, dtype=torch.float64))
+            time.sleep(1e-4)
+        return torch.zeros(self.n)
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_what_goes_wrong_in_one_walk_stops_all(failing):
+    torch.set_num_threads(2)
+    made, zeros = [], np.zeros(1, np.int64)
+
+    def values(items):
+        if items.start != failing:
+            return itertools.repeat(zeros)
+        return itertools.chain([zeros] * 5, (1 // 0 for _ in "x"))
+
+    def walk(items):
+        made.append(Endless(1))
+        return made[-1]
+
+    with pytest.raises(ZeroDivisionError):
+        walks.encoded(walk, values, [Encoder(), Encoder()], [1, 1])
+    assert len(made) == 2 and max(one.asked for one in made) < 50_000 and torch.get_num_threads() == 2
+
+
+def test_ctrl_c_stops_all_walks():
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # which a process in the background is started without
+    torch.set_num_threads(2)
+    made, zeros = [], np.zeros(1, np.int64)
+
+    def values(items):
+        yield from [zeros] * 5
+        if items.start:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        yield from itertools.repeat(zeros)
+
+    def walk(items):
+        made.append(Endless(1))
+        return made[-1]
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            walks.encoded(walk, values, [Encoder(), Encoder()], [1, 1])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert max(one.asked for one in made) < 50_000 and torch.get_num_threads() == 2
+
+
+# ---- files of the past -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["pixels", "latents", "rows"])
+def test_a_file_of_the_past_is_coded_by_its_model(name):
+    with Archive(FOLDER / f"{name}.latente") as archive:
+        count = len(archive.reader)
+        assert count > 1 and all(archive.reader.chunk(number)[0] == chunks.MODEL for number in range(count))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_lossless_file_of_the_past_gives_its_images_and_they_its_bytes(threads):
+    torch.set_num_threads(threads)
+    x, labels = pictures(60)
+    x = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+    with Archive(FOLDER / "pixels.latente") as archive:
+        numbers = range(len(archive.reader))
+        assert (np.concatenate([archive.chunk(number) for number in numbers]) == x).all()
+        assert (archive.labels == labels).all()
+        counts = [len(archive.reader.items_of(number)) for number in numbers]
+        coded, _ = archive.content.coding.code(x, labels, counts)
+        assert coded == [archive.reader.chunk(number)[chunks.HEAD :] for number in numbers]
+
+
+def test_a_lossy_file_of_the_past_gives_the_same_pixels():
+    with Archive(FOLDER / "latents.latente") as archive:
+        x = np.concatenate([archive.chunk(number) for number in range(len(archive.reader))])
+    assert archive.content.held.better == 85 and chunks.digest(x.tobytes()) == "0be43f572e427e1a"
+    errors = x.transpose(0, 2, 3, 1).astype(float) - pictures(150)[0]
+    assert 10 * np.log10(255**2 / np.square(errors).mean()) > 19
+
+
+def test_rows_of_the_past_come_back_byte_for_byte(tmp_path):
+    decompress(FOLDER / "rows.latente", tmp_path / "rows.csv")
+    assert (tmp_path / "rows.csv").read_text(encoding="utf-8") == rows(400)
