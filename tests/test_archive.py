@@ -13,7 +13,7 @@ from latente.cli import main
 from latente.codec.layout import Damaged
 from latente.codec.reader import Reader
 from latente.codec.writer import Writer
-from latente.compression import Archive, compress, decompress, files, headers, texts
+from latente.compression import Archive, compress, decompress, files, headers
 from latente.data.sources import open_source
 from spots import damaged, spots
 
@@ -29,7 +29,7 @@ def small():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(headers, "PIXELS", 64 * 20)
         patch.setattr(headers, "TABLE", 50)
-        patch.setattr(texts, "PIECE", 1_500)
+        patch.setattr(headers, "PIECE", 1_500)
         yield
 
 

@@ -6,7 +6,6 @@ import random
 import struct
 import subprocess
 import sys
-import tracemalloc
 import zlib
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -22,22 +21,22 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import latente
+from forgery import forged, memory, part_of
 from latente import registry
 from latente.cli import main
-from latente.codec import coding, exact, tokens
+from latente.codec import coding, exact
 from latente.codec.coding import Decoder, Encoder, frequencies
 from latente.codec.layout import Damaged
 from latente.codec.reader import Reader
 from latente.codec.writer import Writer
 from latente.compression import Archive, chunks, coders, compress, decompress, files, headers, images, quality
-from latente.compression import texts as packed_texts
 from latente.compression.coders import Lossless
 from latente.compression.images import ImageJob
 from latente.compression.quality import Point, Wish
 from latente.data.sources import open_source
 from latente.evaluation.findings import silent
 from latente.models import compressor as compressor_file
-from latente.models import gpt, pixelcnn
+from latente.models import pixelcnn
 from latente.rng import keyed
 from latente.spec import ImageSpec
 from spots import spots
@@ -50,21 +49,6 @@ def painter(tmp_path_factory):
     return latente.train("pixelcnn", "digits", steps=60, size="tiny", out=folder / "run", quiet=True)
 
 
-@pytest.fixture(scope="module")
-def writer(tmp_path_factory):
-    """A language model of a text of few characters."""
-    folder = tmp_path_factory.mktemp("writer")
-    text = folder / "text.txt"
-    words = ["the", "quick", "brown", "fox", "jumps", "over", "lazy", "dogs", "and", "sleeps"]
-    chosen = random.Random(0)
-    text.write_text(" ".join(chosen.choice(words) for _ in range(8_000)))
-    run = latente.train(
-        "gpt", str(text), steps=60, layers=1, heads=2, width=32, context=32, tokenizer="char", out=folder / "run",
-        quiet=True,
-    )  # fmt: skip
-    return run, text
-
-
 def network(spec, bits=8):
     torch.manual_seed(0)
     model = pixelcnn.Model(pixelcnn.Config(width=16, blocks=2, window=2), spec)
@@ -72,17 +56,6 @@ def network(spec, bits=8):
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     return model, exact.exact(model, bits)
-
-
-@contextmanager
-def memory(most):
-    """Fails where the body holds so many MiB at once."""
-    tracemalloc.start()
-    try:
-        yield
-        assert tracemalloc.get_traced_memory()[1] < most << 20
-    finally:
-        tracemalloc.stop()
 
 
 def bits(net, images, labels):
@@ -676,18 +649,6 @@ def test_nothing_forged_beneath_the_checks_gives_a_crash(mutable, tmp_path):
                 assert {image.tobytes() for image in found["x"]} <= images_
 
 
-def forged(path, out, change, parts=None):
-    """The file with another header, or other parts, and checks that fit."""
-    with Reader(path) as reader:
-        header = json.loads(json.dumps(reader.header))
-        change(header)
-        held = {name: reader.part(name) for name in reader.parts} | (parts or {})
-        with Writer(out, header, held) as writer:
-            for number in range(len(reader)):
-                writer.add(reader.chunk(number), len(reader.items_of(number)))
-    return out
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -732,11 +693,6 @@ def test_a_forged_file_runs_nothing_and_leaves_its_folder_never(painter, tmp_pat
         with pytest.raises(ValueError):
             decompress(bad, tmp_path / "deep" / "out")
     assert not (tmp_path / "ran").exists() and not (tmp_path / "deep").exists()
-
-
-def part_of(path, name):
-    with Reader(path) as reader:
-        return reader.part(name)
 
 
 def test_a_file_of_next_to_nothing_is_written_out_in_bounded_memory(painter, tmp_path, monkeypatch):
@@ -891,7 +847,7 @@ def test_names_do_not_leave_the_folder(painter, tmp_path, name):
     assert not (tmp_path / "out").exists() and not (tmp_path.parent / "evil.png").exists()
 
 
-def test_without_its_weights_a_file_needs_its_run(painter, tmp_path, writer):
+def test_without_its_weights_a_file_needs_its_run(painter, tmp_path):
     x, y = open_source("digits").images[:50], open_source("digits").labels[:50]
     found = compress(painter, (x, y), tmp_path / "d.latente", external_model=True)
     assert found.model == 0
@@ -904,7 +860,7 @@ def test_without_its_weights_a_file_needs_its_run(painter, tmp_path, writer):
     assert (np.load(tmp_path / "out.npy") == x[:, 0]).all()
 
 
-def test_what_cannot_be_compressed_is_said(painter, tmp_path, writer):
+def test_what_cannot_be_compressed_is_said(painter, tmp_path):
     x, y = open_source("digits").images[:5], open_source("digits").labels[:5]
     for source, words in (
         (x, "needs labels"), ((x[:, :, :7], y), "takes images"), ((x.astype(float), y), "takes images"),
@@ -1129,181 +1085,9 @@ def test_a_codec_without_loss_takes_no_wishes(painter, tmp_path):
         compress(painter, "digits", tmp_path / "d.latente", psnr=30)
 
 
-# ---- text ----------------------------------------------------------------------------------------------------------
-
-
-def test_a_text_comes_back_and_is_as_small_as_the_model_promises(writer, tmp_path, capsys):
-    run, text = writer
-    held = text.read_bytes()[-20_000:]
-    (tmp_path / "held.txt").write_bytes(held)
-    out = tmp_path / "held.latente"
-    assert main(["compress", str(run.path), str(tmp_path / "held.txt"), "--out", str(out), "--external-model"]) == 0
-    assert "decoded and compared: the same" in capsys.readouterr().out
-    assert main(["decompress", str(out), "--out", str(tmp_path / "again.txt"), "--run", str(run.path)]) == 0
-    assert (tmp_path / "again.txt").read_bytes() == held
-    from latente.evaluation.text import token_nats
-
-    with torch.inference_mode():
-        ids = run.tokenizer.encode(held)
-        promised = token_nats(run.model.logits, ids, run.spec.context).sum() / math.log(2) / 8
-    assert out.stat().st_size < promised * 1.01 + 700  # the header; with more context than windows have, it is less
-
-
-@pytest.mark.parametrize("kind", ["binary", "unknown characters", "empty", "one byte", "latin-1", "the end token"])
-def test_any_bytes_come_back_and_do_not_grow(writer, tmp_path, kind):
-    run, text = writer
-    content = {
-        "binary": random.Random(0).randbytes(300_000), "unknown characters": text.read_bytes()[:5000] + "Ж漢字".encode(),
-        "empty": b"", "one byte": b"q", "latin-1": "é ".encode("latin-1") * 500, "the end token": b"<|end|></s>\0" * 30,
-    }[kind]  # fmt: skip
-    found = compress(run, content, tmp_path / "x.latente", external_model=True)
-    decompress(found.path, tmp_path / "x", run=run)
-    assert (tmp_path / "x").read_bytes() == content
-    assert found.coded <= 1.001 * len(content) + chunks.HEAD * 2
-
-
-def test_a_folder_and_a_file_with_its_weights(writer, tmp_path):
-    run, text = writer
-    (tmp_path / "in" / "deep").mkdir(parents=True)
-    (tmp_path / "in" / "a.txt").write_bytes(text.read_bytes()[:3000])
-    (tmp_path / "in" / "deep" / "b é.bin").write_bytes(bytes(range(256)))
-    (tmp_path / "in" / "empty").write_bytes(b"")
-    found = compress(run, str(tmp_path / "in"), tmp_path / "x.latente")
-    assert found.model > 10_000
-    decompress(found.path, tmp_path / "out")
-    for name in ("a.txt", "deep/b é.bin", "empty"):
-        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "in" / name).read_bytes()
-
-
-def test_another_machine_is_refused(writer, tmp_path, monkeypatch):
-    run, text = writer
-    found = compress(run, text.read_bytes()[:3000], tmp_path / "x.latente", external_model=True)
-    with torch.no_grad():
-        monkeypatch.setattr(tokens, "fingerprint", lambda model, n: "another")
-    with pytest.raises(ValueError, match="arithmetic differs"):
-        decompress(found.path, tmp_path / "x", run=run)
-    assert not (tmp_path / "x").exists()
-
-
-def test_what_decodes_to_something_else_is_damaged(writer, tmp_path, monkeypatch):
-    """A machine that passes the fingerprint and still differs somewhere."""
-    run, text = writer
-    found = compress(run, text.read_bytes()[:3000], tmp_path / "x.latente", external_model=True)
-    own = tokens.decoded
-    monkeypatch.setattr(packed_texts.tokens, "decoded", lambda *given: own(*given) * 0)
-    with pytest.raises(Damaged, match="chunk 0 does not decode"):
-        decompress(found.path, tmp_path / "x", run=run)
-
-
-def test_streams_read_on_past_the_context(writer):
-    run, text = writer
-    ids = run.tokenizer.encode(text.read_bytes()[:9_000])
-    coded, bits = tokens.encoded(run.model, ids)
-    assert (tokens.decoded(run.model, coded, len(ids)) == ids).all() and bits <= 8 * len(coded) <= bits * 1.002 + 64
-    assert tokens.fingerprint(run.model, len(ids)) == tokens.fingerprint(run.model, len(ids))
-    other = gpt.Model(run.model.config, run.spec).eval()
-    assert tokens.fingerprint(other, len(ids)) != tokens.fingerprint(run.model, len(ids))
-
-
-@pytest.fixture(scope="module")
-def packed_text(writer, tmp_path_factory):
-    run, text = writer
-    found = compress(run, text.read_bytes()[:600], tmp_path_factory.mktemp("packed") / "x.latente", verify=False)
-    return found.path
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda h: h["config"].update(layers=10**9), lambda h: h["config"].update(width=10**6), lambda h: h["spec"].update(context=10**9),
-        lambda h: h["spec"].update(context=1 << 16), lambda h: h["spec"].update(vocabulary=10**9), lambda h: h["spec"].update(start=10**6),
-        lambda h: h["spec"].update(start=-1), lambda h: h["made_with"].update(threads=10**6), lambda h: h["made_with"].update(threads="1"),
-        lambda h: h.update(probe=10**12), lambda h: h.update(probe=-1), lambda h: h.update(probe=[1, 2]), lambda h: h.update(files=2),
-        lambda h: h.update(files=10**9, folder=True), lambda h: h.update(folder=1), lambda h: h.update(tokens="0" * 16),
-        lambda h: h.update(weights="0" * 16), lambda h: h.update(fingerprint=""), lambda h: h.update(model="gan"), lambda h: h.pop("probe"),
-        lambda h: h["made_with"].pop("torch"), lambda h: h["config"].update(shape="gpt3"), lambda h: h["config"].update(kv_heads=0),
-        lambda h: h["config"].update(dropout=1e300), lambda h: h.update(spec={"vocabulary": 1}), lambda h: h.update(more=0),
-    ],
-)  # fmt: skip
-def test_a_forged_header_of_a_text_is_refused(packed_text, tmp_path, change):
-    bad = forged(packed_text, tmp_path / "forged.latente", change)
-    with memory(90), pytest.raises(ValueError) as error:
-        decompress(bad, tmp_path / "out")
-    assert not (tmp_path / "out").exists() and "\n" not in str(error.value) and len(str(error.value)) < 400
-
-
-@pytest.mark.parametrize("name", ["tokens", "names", "sizes", "model"])
-@pytest.mark.parametrize(
-    "part", [b"", bytes(40), chunks.squeezed(bytes(1 << 27)), chunks.squeezed(b"\xff" * 99)], ids=range(4)
-)
-def test_a_forged_part_of_a_text_is_refused(packed_text, tmp_path, name, part):
-    bad = forged(packed_text, tmp_path / "forged.latente", lambda h: None, {name: part})
-    with (
-        memory(220),
-        pytest.raises(ValueError) as error,
-    ):  # names may take 64 MiB, twice while they grow, and LZMA as much
-        decompress(bad, tmp_path / "out")
-    assert not (tmp_path / "out").exists() and len(list(tmp_path.iterdir())) == 1 and "\n" not in str(error.value)
-
-
-def test_a_forged_chunk_of_a_text_is_damaged(packed_text, tmp_path):
-    with Reader(packed_text) as reader:
-        header, held = dict(reader.header), {name: reader.part(name) for name in reader.parts}
-    for number, payload in enumerate((
-        b"", b"\2", b"\2" + bytes(8), b"\2" + bytes(4) + b"\xff" * 4 + bytes(8), b"\2" + bytes(4) + (600).to_bytes(4, "little") + bytes(3),
-        b"\2" + bytes(4) + (600).to_bytes(4, "little") + b"\xff" * 400, chunks.kept(bytes(599), None), chunks.kept(bytes(1 << 20), None),
-    )):  # fmt: skip
-        with Writer(tmp_path / f"{number}.latente", header, held) as writer:
-            writer.add(payload, 600)
-        lost = []
-        decompress(tmp_path / f"{number}.latente", tmp_path / str(number), lost=lost)
-        assert [damage.part for damage in lost] == ["chunk 0"] and (tmp_path / str(number)).read_bytes() == b""
-
-
-def test_a_folder_of_one_file_is_a_folder_and_what_is_left_out_is_said(writer, tmp_path, capsys):
-    run, text = writer
-    (tmp_path / "in" / "empty").mkdir(parents=True)
-    (tmp_path / "in" / "a.txt").write_bytes(text.read_bytes()[:500])
-    (tmp_path / "in" / "link").symlink_to("a.txt")
-    out = str(tmp_path / "x.latente")
-    assert main(["compress", str(run.path), str(tmp_path / "in"), "--out", out, "--external-model"]) == 0
-    said = capsys.readouterr().out
-    assert "1 empty folders are left out: empty" in said and "1 links and the like are left out: link" in said
-    decompress(out, tmp_path / "out", run=run)
-    assert [file.name for file in (tmp_path / "out").iterdir()] == ["a.txt"]
-    assert (tmp_path / "out" / "a.txt").read_bytes() == (tmp_path / "in" / "a.txt").read_bytes()
-
-
-def test_a_named_source_that_is_no_file_is_said(writer, tmp_path):
-    run, _ = writer
-    for source in ("pydoc", "digits"):
-        with pytest.raises(ValueError, match=f"{source} is no file: a gpt compresses a file or a folder"):
-            compress(run, source, tmp_path / "x.latente")
-
-
-def test_damaged_names_of_files_cost_the_names_alone(writer, tmp_path):
-    run, text = writer
-    (tmp_path / "in").mkdir()
-    for name in ("a", "b"):
-        (tmp_path / "in" / name).write_bytes(text.read_bytes()[:300])
-    path = compress(run, str(tmp_path / "in"), tmp_path / "x.latente", external_model=True).path
-    content, lost = bytearray(path.read_bytes()), []
-    content[content.index(part_of(path, "names"))] ^= 1
-    path.write_bytes(content)
-    decompress(path, tmp_path / "out", run=run, lost=lost)
-    assert "all is written to one file, everything" in str(lost[0]) and len(lost) == 1
-    assert (tmp_path / "out" / "everything").read_bytes() == 2 * text.read_bytes()[:300]
-
-
-def test_nothing_that_comes_meanwhile_is_replaced(writer, painter, tmp_path, monkeypatch):
-    run, text = writer
-    path = compress(run, text.read_bytes()[:600], tmp_path / "x.latente", external_model=True).path
+def test_nothing_that_comes_meanwhile_is_replaced(painter, tmp_path):
     images = compress(painter, "digits", tmp_path / "y.latente", verify=False).path
-    for of, made_with, out in (
-        (path, run, tmp_path / "out"),
-        (images, None, tmp_path / "out.npy"),
-        (images, None, tmp_path / "folder"),
-    ):
+    for out in (tmp_path / "out.npy", tmp_path / "folder"):
 
         def say(line, out=out):
             if line.startswith("decoding") and not out.exists():
@@ -1314,6 +1098,6 @@ def test_nothing_that_comes_meanwhile_is_replaced(writer, painter, tmp_path, mon
                     out.write_text("mine")
 
         with pytest.raises(ValueError, match="already exists"):
-            decompress(of, out, run=made_with, say=say)
+            decompress(images, out, say=say)
         assert (out / "mine" if out.is_dir() else out).read_text() == "mine"
     assert not [file for file in tmp_path.iterdir() if file.name.startswith(".tmp")]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from latente.codec.layout import Damaged
+from latente.codec.reader import Reader
 from latente.compression.headers import FILES, NAMES
 from latente.data.errors import first_line
 from latente.data.images import is_path
@@ -18,9 +19,11 @@ from latente.evaluation.findings import Say
 from latente.run import Run
 
 PLAIN, LZMA, MODEL = range(3)  # how a chunk is coded
-FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME}]
+REACH, LEAST_REACH = 1 << 26, 1 << 12  # bytes of LZMA's dictionary
+FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": REACH}]
 HEAD = 5  # bytes of a chunk before its content: how, and a check of what comes out
 
+T = TypeVar("T")
 R = TypeVar("R", bound=Run)
 
 
@@ -131,7 +134,8 @@ def checked(payload: bytes, content: bytes, size: int) -> bytes:
 
 def squeezed(content: bytes) -> bytes:
     """A part of a file that no model knows."""
-    return lzma.compress(content, lzma.FORMAT_RAW, filters=FILTERS)
+    reach = min(max(len(content), LEAST_REACH), REACH)  # with more, LZMA clears its tables for longer than it codes
+    return lzma.compress(content, lzma.FORMAT_RAW, filters=[FILTERS[0] | {"dict_size": reach}])
 
 
 def unsqueezed(content: bytes, most: int) -> bytes:
@@ -214,5 +218,18 @@ def each(
         yield from found
 
 
-def undecodable(name: str, number: int, error: Exception) -> Damaged:
-    return Damaged(f"{name}: chunk {number} does not decode: {first_line(error)}", f"chunk {number}")
+def decoded(
+    reader: Reader, numbers: Sequence[int], most: int, decode: Callable[[Sequence[bytes], Sequence[range]], list[T]]
+) -> list[T]:
+    """What `decode` makes of the payloads of some chunks, and of which of all items they hold, at `most` so many each. Raises Damaged
+    for the first that it makes nothing of."""
+    payloads, items = [reader.chunk(number) for number in numbers], [reader.items_of(number) for number in numbers]
+    try:
+        if any(len(of) > most for of in items):
+            raise ValueError(f"more than the {most:,} items it can hold")
+        return decode(payloads, items)
+    except Exception as error:  # of a forged payload, each library raises whatever it met
+        if len(numbers) > 1:
+            return [found for number in numbers for found in decoded(reader, [number], most, decode)]
+        name, number = reader.name, numbers[0]
+        raise Damaged(f"{name}: chunk {number} does not decode: {first_line(error)}", f"chunk {number}") from None

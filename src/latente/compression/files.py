@@ -27,7 +27,7 @@ PACKED = {headers.Images: PackedImages, headers.Texts: PackedTexts, headers.Tabl
 # The parts of each kind of file; those that it cannot be without.
 PARTS = {
     headers.Images: ({"model", "paths", "names"}, set()),  # names in older files
-    headers.Texts: ({"model", "names", "sizes", "tokens"}, {"sizes"}),
+    headers.Texts: ({"model", "names", "sizes", "tokens"}, set()),
     headers.Tables: ({"model", "columns"}, {"columns"}),
 }
 
@@ -83,7 +83,7 @@ def compress(
     if isinstance(run, ImageRun) and (lossy or hasattr(run.model, "walk")):
         job: Job = ImageJob(run, source, external_model, wish, say, refine)
     elif isinstance(run, TextRun):
-        job = TextJob(run, source, external_model)
+        job = TextJob(run, source, external_model, say)
     elif isinstance(run, TableRun) and hasattr(run.model, "walk"):
         job = TableJob(run, source, external_model, say)
     else:

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from latente import registry
 from latente.codec import exact
+from latente.codec.tokens import Layout
 from latente.spec import ImageSpec, TableSpec, TextSpec
 
 PIXELS = 400_000  # of a chunk of images
@@ -28,6 +29,7 @@ FILES = 1 << 22  # that have names
 CLASSES = 1 << 16
 LABELS = 1 << 18  # bytes of the names of classes that a model does not know
 CONTEXT = 1 << 16  # tokens a language model sees at once
+STREAMS = 1 << 10  # of tokens, side by side
 THREADS = 256
 LEAST = 1 / 16  # bytes of a weight, on average: a header that asks for more weights than its file can hold is a forgery
 
@@ -99,7 +101,7 @@ class Machine:
 class Texts:
     """Of a file of texts."""
 
-    codec: Literal["tokens"]
+    codec: Literal["text"]
     model: str
     config: dict
     spec: TextSpec
@@ -112,15 +114,20 @@ class Texts:
     tokens: str
     """a hash of what every token stands for"""
     made_with: Machine
-    probe: int
-    """tokens that a machine's arithmetic is tried on"""
+    layout: Layout
+    """how its tokens lie side by side"""
+    probes: tuple[int, ...]
+    """a machine's arithmetic is tried on so many tokens: one count for each number of streams that chunks have"""
     fingerprint: str
     """what came of them"""
 
     def __post_init__(self) -> None:
         spec = self.spec
         _check(0 <= spec.start < spec.vocabulary and 1 <= spec.context <= CONTEXT, "its text")
-        _check(self.items >= 0 and 0 <= self.probe <= PIECE, "its size")
+        _check(self.items >= 0, "its size")
+        _check(all(0 < n <= 2 * PIECE for n in self.probes) and len(self.probes) <= STREAMS.bit_length(), "its probes")
+        _check(1 <= self.layout.streams <= STREAMS and self.layout.stretch >= 1, "its streams")
+        _check(1 <= self.layout.kept <= spec.context, "its context")
         _check(0 <= self.files <= FILES and (self.folder or self.files == 1), "its number of files")
 
 
@@ -151,12 +158,15 @@ class Tables:
         _check(2 <= self.bits <= exact.MOST_BITS, "its bits of a weight")
 
 
-KINDS = {"pixels": Images, "latents": Images, "tokens": Texts, "rows": Tables}
+KINDS = {"pixels": Images, "latents": Images, "text": Texts, "rows": Tables}
+PAST = ("tokens",)  # of text, by older versions
 
 
 def read(header: Any) -> Images | Texts | Tables:
     """Raises ValueError for a header that `compress` would not write."""
     codec = header.get("codec")
+    if codec in PAST:
+        raise ValueError(f"it is coded by {codec!r}, of an older latente, which can read it; this one cannot")
     if not isinstance(codec, str) or codec not in KINDS:
         raise ValueError(f"it is coded by {codec!r:.40}, which this latente does not know: upgrade")
     if KINDS[codec] is Images:

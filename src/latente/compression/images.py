@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,8 +30,6 @@ TRIED = (5, 6, 7, 8, 10)  # bits of a weight
 TRIAL = 200  # images that decide how many, and on which a quality is looked for
 RETRIES = 4  # files that turn out larger than wished
 OVERHEAD = 500, 14  # bytes of header and index: of a file, of a chunk
-
-T = TypeVar("T")
 
 
 class ImageJob:
@@ -263,7 +261,7 @@ class PackedImages:
         def decode(payloads: Sequence[bytes], items: Sequence[range]) -> list[np.ndarray]:
             return [_labels(self.coding, payload, len(of)) for payload, of in zip(payloads, items)]
 
-        each = [self._decoded([number], decode)[0] for number in range(len(self.reader))]
+        each = [chunks.decoded(self.reader, [number], self.held.size, decode)[0] for number in range(len(self.reader))]
         return np.concatenate([np.empty(0, np.int64), *each])
 
     def _labelled(self, numbers: Sequence[int]) -> list[Labelled]:
@@ -273,23 +271,7 @@ class PackedImages:
             levels = None if point is None else np.concatenate([point.each(of, self.held.items) for of in items])
             return _images(self.coding, payloads, [len(of) for of in items], levels)
 
-        return self._decoded(numbers, decode)
-
-    def _decoded(
-        self, numbers: Sequence[int], decode: Callable[[Sequence[bytes], Sequence[range]], list[T]]
-    ) -> list[T]:
-        """What `decode` makes of the payloads of some chunks, and of which images they hold. Raises Damaged."""
-        items = [self.reader.items_of(number) for number in numbers]
-        for number, of in zip(numbers, items):
-            if len(of) > self.held.size:
-                raise chunks.undecodable(self.reader.name, number, ValueError("more images than it can hold"))
-        payloads = [self.reader.chunk(number) for number in numbers]
-        try:
-            return decode(payloads, items)
-        except Exception as error:  # of a forged payload, each library raises whatever it met
-            if len(numbers) > 1:
-                return [self._decoded([number], decode)[0] for number in numbers]  # names the one it is
-            raise chunks.undecodable(self.reader.name, numbers[0], error) from None
+        return chunks.decoded(self.reader, numbers, self.held.size, decode)
 
     def names(self) -> list[str] | None:
         """What each image was called, as a path below a folder; None where that is not known. Raises Damaged."""

@@ -228,17 +228,11 @@ class PackedTables:
 
     def decode(self, numbers: Sequence[int]) -> list[pa.Table]:
         """The rows of some chunks. Raises Damaged."""
-        counts = [len(self.reader.items_of(number)) for number in numbers]
-        for number, count in zip(numbers, counts):
-            if count > self.held.size:
-                raise chunks.undecodable(self.reader.name, number, ValueError("more rows than it can hold"))
-        payloads = [self.reader.chunk(number) for number in numbers]
-        try:
-            return _tables(self.rows, payloads, counts)
-        except Exception as error:  # of a forged payload, each library raises whatever it met
-            if len(numbers) > 1:
-                return [self.decode([number])[0] for number in numbers]  # names the one it is
-            raise chunks.undecodable(self.reader.name, numbers[0], error) from None
+
+        def decode(payloads: Sequence[bytes], items: Sequence[range]) -> list[pa.Table]:
+            return _tables(self.rows, payloads, [len(of) for of in items])
+
+        return chunks.decoded(self.reader, numbers, self.held.size, decode)
 
     def plain(self, numbers: Sequence[int]) -> list[bytes]:
         """As `Content.plain`."""

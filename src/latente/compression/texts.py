@@ -7,7 +7,7 @@ import platform
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import accumulate
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,114 +15,85 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from latente.codec import tokens
+from latente.codec import layout, tokens
 from latente.codec.layout import Damaged
 from latente.codec.reader import Reader
 from latente.compression import chunks, headers
 from latente.compression.chunks import Chunk
-from latente.compression.headers import PIECE
+from latente.compression.spelling import Meanings, Speller, restored, unpacked
 from latente.config import from_json
 from latente.data import named
 from latente.data.errors import DataError
 from latente.data.files import located, readable
-from latente.data.tokenizer import Tokenizer
 from latente.drafts import check_free, draft
 from latente.evaluation.findings import Say
 from latente.run import Run, TextRun, built
 from latente.training import devices
 
-MEANINGS = 1 << 20, 1 << 9  # bytes that what tokens stand for may take: in all, and of each
 ALL = "everything"  # the one file, where names are damaged
 
 
-class Meanings:
-    """What each token stands for: all that decoding needs of a tokenizer."""
-
-    def __init__(self, each: Sequence[bytes]) -> None:
-        self.each, self.lengths = each, np.array([len(one) for one in each], np.int64)
-
-    @classmethod
-    def of(cls, tokenizer: Tokenizer) -> Meanings:
-        return cls([tokenizer.bytes_of(token) for token in range(tokenizer.size)])
-
-    def pack(self) -> bytes:
-        content = self.lengths.astype("<u4").tobytes() + b"".join(self.each)
-        if len(content) > self._most(len(self.each)):
-            raise ValueError(f"what the tokens of this run stand for takes {len(content):,} bytes; too many for a file")
-        return chunks.squeezed(content)
-
-    @classmethod
-    def unpack(cls, packed: bytes, count: int) -> Meanings:
-        """Raises ValueError for bytes that are not of so many tokens."""
-        content = chunks.unsqueezed(packed, cls._most(count))
-        ends = np.cumsum(np.frombuffer(content[: 4 * count], "<u4"), dtype=np.int64).tolist()
-        if len(ends) != count or ends[-1] != len(content) - 4 * count:
-            raise ValueError("its tokens are of another model")
-        return cls([content[4 * count + start : 4 * count + end] for start, end in zip([0, *ends], ends)])
-
-    @staticmethod
-    def _most(count: int) -> int:
-        return MEANINGS[0] + MEANINGS[1] * count
-
-    def digest(self) -> str:
-        return chunks.digest(self.lengths.astype("<u4").tobytes() + b"".join(self.each))
-
-    def spell(self, ids: np.ndarray, size: int) -> bytes:
-        """The bytes of tokens. Raises ValueError where they are not `size`."""
-        if int(self.lengths[ids].sum()) != size:
-            raise ValueError("its tokens spell another number of bytes")
-        return b"".join(map(self.each.__getitem__, ids.tolist()))
-
-
 class TextJob:
-    """Files on their way into a file."""
+    """Files on their way into a file: one after another, those of UTF-8 first, so that what no model expects is among its like.
+
+    All is coded at once, for the header says in which shapes tokens lie.
+    """
 
     psnr = None
 
-    def __init__(self, run: TextRun, source: Any, external_model: bool) -> None:
+    def __init__(self, run: TextRun, source: Any, external_model: bool, say: Say) -> None:
         given = _given(source)
-        self.model, self.tokenizer, self.meanings = run.model, run.tokenizer, Meanings.of(run.tokenizer)
-        self.pieces = [piece for _, content in given.files for piece in _pieces(content)]
-        self.raw, self.notes = sum(len(content) for _, content in given.files), given.notes
-        self._files = [(name, len(content)) for name, content in given.files]
-        weights = _weights(run.model)
-        sizes = np.array([len(content) for _, content in given.files], "<u8")
-        self.parts = {
-            "names": chunks.squeezed_names([name for name, _ in given.files]), "sizes": chunks.squeezed(sizes.tobytes())
-        }  # fmt: skip
+        groups: list[list[tuple[str, bytes]]] = [[], []]
+        for file in given.files:
+            groups[not _unicode(file[1])].append(file)
+        files = [*groups[0], *groups[1]]
+        speller = Speller(run.tokenizer, run.spec.start == run.tokenizer.end)
+        self.model, self.meanings, self.layout = run.model, speller.meanings, tokens.Layout.of(run.model)
+        self.raw, self.notes = sum(len(content) for _, content in files), given.notes
+        self._files = [(name, len(content)) for name, content in files] if given.folder else [(ALL, self.raw)]
+        self._chunks: list[Chunk] = []
+        counts, done = [], 0  # tokens of each chunk that the model codes; bytes
+        for piece, ends in chain.from_iterable(map(_pieces, groups)):
+            say(f"coding, {done:,} of {self.raw:,} bytes done")
+            ids, aside = speller(piece, ends)
+            chunk = self._coded(piece, ids, aside)
+            counts += [len(ids)] * chunk.modelled
+            self._chunks.append(chunk)
+            done += len(piece)
+        weights, self.parts = _weights(run.model), {}
+        if given.folder:
+            sizes = np.array([size for _, size in self._files], "<u8")
+            names = chunks.squeezed_names([name for name, _ in self._files])
+            self.parts |= {"names": names, "sizes": chunks.squeezed(sizes.tobytes())}
         if not external_model:
             self.parts |= {"model": weights, "tokens": self.meanings.pack()}
-        first = next((ids for piece in self.pieces if (ids := self._ids(piece)) is not None), np.empty(0, np.int64))
+        probes = self.layout.probes(counts)
         self.header = {
-            "codec": "tokens", "model": run.family.name,
-            "config": asdict(from_json(run.family.Config, run.record["config"])), "spec": asdict(run.spec),
-            "items": self.raw, "files": len(given.files), "folder": given.folder,
+            "codec": "text", "model": run.family.name,
+            "config": {} if external_model else asdict(from_json(run.family.Config, run.record["config"])), "spec": asdict(run.spec),
+            "items": self.raw, "files": len(files), "folder": given.folder,
             "weights": chunks.digest(weights), "tokens": self.meanings.digest(), "made_with": _made_with(),
-            "probe": len(first), "fingerprint": tokens.fingerprint(self.model, len(first)) if len(first) else "",
+            "layout": asdict(self.layout), "probes": probes,
+            "fingerprint": tokens.fingerprint(self.model, self.layout, probes),
         }  # fmt: skip
         if not external_model:
             _restored(headers.exactly(headers.Texts, self.header, "header"), weights)  # it must be readable
-
-    def _ids(self, piece: bytes) -> np.ndarray | None:
-        """The tokens that spell a piece, and nothing else; None where there are none."""
-        ids = self.tokenizer.encode(piece)
-        spelled = b"".join(map(self.tokenizer.bytes_of, ids.tolist()))
-        return ids if spelled == piece and 1 <= len(ids) <= len(piece) else None
 
     def settle(self, size: int) -> None:
         """As `Job.settle`: every size will do."""
 
     def chunks(self, say: Say) -> Iterator[Chunk]:
         """As `Job.chunks`."""
-        done = 0
-        for piece in self.pieces:
-            say(f"coding, {done:,} of {self.raw:,} bytes done")
-            ids, coded, expected = self._ids(piece), None, 0.0
-            if ids is not None:
-                code, bits = tokens.encoded(self.model, ids)
-                coded, expected = len(ids).to_bytes(4, "little") + code, bits / 8
-            yield Chunk(chunks.kept(piece, coded), len(piece), expected, chunks.digest(piece))
-            done += len(piece)
+        yield from self._chunks
+
+    def _coded(self, piece: bytes, ids: np.ndarray, aside: bytes) -> Chunk:
+        payload, expected = chunks.kept(piece, None), 0.0
+        if len(ids):
+            code, bits = tokens.encoded(self.model, self.layout, ids.astype(np.int64))
+            expected = bits / 8 + len(aside)
+            coded = layout.varint(len(ids)) + layout.varint(len(aside)) + aside + code
+            payload = min(chunks.kept(piece, coded), payload, key=len)
+        return Chunk(payload, len(piece), expected, chunks.digest(piece))
 
     def matches(self, content: PackedTexts) -> bool:
         """As `Job.matches`."""
@@ -150,39 +121,33 @@ class PackedTexts:
             self.model, self.meanings = given.model, Meanings.of(given.tokenizer)
         if self.meanings.digest() != held.tokens:
             raise ValueError("these are not the tokens it was made with")
+        if held.layout.streams > tokens.most(self.model):
+            raise ValueError("so many streams of tokens take more memory than any may have")
         self._check_machine()
 
     def _check_machine(self) -> None:
         held = self.held
         with devices.threads(held.made_with.threads):
-            if held.probe and tokens.fingerprint(self.model, held.probe) != held.fingerprint:
-                mine, theirs = _made_with(), asdict(held.made_with)
-                unlike = [
-                    f"{name} {theirs[name]}, here {value}" for name, value in mine.items() if theirs[name] != value
-                ]
-                said = "; ".join(unlike) or "the processor rounds otherwise"
+            if tokens.fingerprint(self.model, held.layout, held.probes) != held.fingerprint:
+                theirs, mine = (
+                    ", ".join(f"{k} {v}" for k, v in made.items()) for made in (asdict(held.made_with), _made_with())
+                )
                 raise ValueError(
-                    f"it was made on a machine whose arithmetic differs from this one's ({said:.200}); decompress it there"
+                    f"it was made where arithmetic differs from this machine's: {theirs:.200}; here {mine}; decompress it there"
                 )
 
     def decode(self, numbers: Sequence[int]) -> list[bytes]:
         """The bytes of some chunks. Raises Damaged."""
-        found = []
-        for number in numbers:
-            size = len(self.reader.items_of(number))
-            try:
-                if size > PIECE:
-                    raise ValueError("more bytes than it can hold")
-                payload = self.reader.chunk(number)
-                with devices.threads(self.held.made_with.threads):
-                    found.append(_bytes(self.model, self.meanings, payload, size))
-            except Damaged:
-                raise
-            except Exception as error:  # of a forged payload, each library raises whatever it met
-                raise chunks.undecodable(self.reader.name, number, error) from None
-        return found
+        return chunks.decoded(self.reader, numbers, headers.PIECE, self._pieces)
 
     plain = decode
+
+    def _pieces(self, payloads: Sequence[bytes], items: Sequence[range]) -> list[bytes]:
+        with devices.threads(self.held.made_with.threads):
+            return [
+                _bytes(self.model, self.held.layout, self.meanings, payload, len(of))
+                for payload, of in zip(payloads, items)
+            ]
 
     def item(self, chunk: bytes, at: int) -> int:
         """A byte of a chunk."""
@@ -204,24 +169,28 @@ class PackedTexts:
                 starts = list(accumulate((size for _, size in files), initial=0))
                 for number, content in chunks.each(len(self.reader), 1, self.decode, lost, say):
                     items = self.reader.items_of(number)
-                    at = min(bisect_right(starts, items.start), len(places)) - 1
-                    if not places or items.stop > starts[at + 1]:
+                    if items.stop > starts[-1]:
                         raise ValueError("the sizes of its files are not those of its chunks")
-                    with places[at].open("ab") as file:
-                        file.write(content)
+                    at = bisect_right(starts, items.start) - 1
+                    while at < len(places) and starts[at] < items.stop:
+                        with places[at].open("ab") as file:
+                            file.write(content[max(0, starts[at] - items.start) : starts[at + 1] - items.start])
+                        at += 1
         except OSError as error:
             raise DataError(f"cannot write {out}: {error.strerror or error}") from None
         return out
 
     def files(self, lost: list[Damaged] | None) -> list[tuple[str, int]]:
         """Names and sizes; one file that holds everything, where they are damaged and that may be."""
+        if not self.held.folder:
+            return [(ALL, self.held.items)]
         try:
             names, packed = self.reader.part("names"), self.reader.part("sizes")
         except Damaged as error:
             if lost is None:
                 raise
-            where = f"one file, {ALL}" if self.held.folder else "one file"
-            lost.append(Damaged(f"{self.reader.name}: {error.part} is damaged; all is written to {where}", error.part))
+            said = f"{self.reader.name}: {error.part} is damaged; all is written to one file, {ALL}"
+            lost.append(Damaged(said, error.part))
             return [(ALL, self.held.items)]
         sizes = np.frombuffer(chunks.unsqueezed(packed, 8 * self.held.files), "<u8").tolist()
         if len(sizes) != self.held.files or sum(sizes) != self.held.items:
@@ -260,26 +229,43 @@ def _given(source: Any) -> _Given:
         return _Given([(file.relative_to(path).as_posix(), file.read_bytes()) for file in files], True, notes)
 
 
-def _pieces(content: bytes) -> Iterator[bytes]:
-    """Up to `PIECE` bytes each, none ending inside a character of UTF-8."""
-    start = 0
-    while start < len(content):
-        stop = start + PIECE
-        while stop < len(content) and stop > start + PIECE - 4 and content[stop] & 0xC0 == 0x80:
+def _unicode(content: bytes) -> bool:
+    """Whether it is UTF-8."""
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _pieces(files: list[tuple[str, bytes]]) -> Iterator[tuple[bytes, np.ndarray]]:
+    """All files one after another, up to `PIECE` bytes each, none ending inside a character of UTF-8; and where in a piece files end."""
+    whole, start = b"".join(content for _, content in files), 0
+    ends = np.cumsum([len(content) for _, content in files])
+    while start < len(whole):
+        stop = start + headers.PIECE
+        while stop < len(whole) and stop > start + headers.PIECE - 4 and whole[stop] & 0xC0 == 0x80:
             stop -= 1
-        yield content[start:stop]
+        yield whole[start:stop], ends[slice(*np.searchsorted(ends, (start, stop), "right"))] - start
         start = stop
 
 
-def _bytes(model: Any, meanings: Meanings, payload: bytes, size: int) -> bytes:
+def _bytes(model: Any, held: tokens.Layout, meanings: Meanings, payload: bytes, size: int) -> bytes:
     """What a chunk of so many bytes holds. Raises ValueError for a payload that holds something else."""
     content, modelled = chunks.opened(payload, size)
-    if modelled:
-        n = int.from_bytes(content[:4], "little")
-        if not 1 <= n <= size:
-            raise ValueError("more tokens than it can hold")
-        content = meanings.spell(tokens.decoded(model, content[4:], n), size)
-    return chunks.checked(payload, content, size)
+    if not modelled:
+        return chunks.checked(payload, content, size)
+    n, length = [*islice(layout.varints(content), 2), 0, 0][:2]
+    at = len(layout.varint(n)) + len(layout.varint(length))
+    apart = unpacked(content[at : at + length], size)
+    if not 1 <= n <= 2 * size:
+        raise ValueError("more tokens than it can hold")
+    try:
+        ids = tokens.decoded(model, held, content[at + length :], n)
+        text = meanings.spell(ids, size - sum(len(part) for _, part in apart))
+        return chunks.checked(payload, restored(text, apart), size)
+    except ValueError as error:  # of a chunk whose checksum is right
+        raise ValueError(f"{error}; or this machine computes otherwise than the one it was made on") from None
 
 
 def _restored(held: headers.Texts, weights: bytes) -> Any:
@@ -309,4 +295,6 @@ def _weights(model: Any) -> bytes:
 
 
 def _made_with() -> dict[str, Any]:
-    return {"torch": str(torch.__version__), "machine": platform.machine(), "threads": torch.get_num_threads()}
+    """What a machine is, as far as sums depend on it."""
+    kind = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return {"torch": str(torch.__version__), "machine": kind, "threads": torch.get_num_threads()}

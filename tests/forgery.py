@@ -1,0 +1,36 @@
+"""Files that are not what they say, and what reading one may cost."""
+
+import json
+import tracemalloc
+from contextlib import contextmanager
+
+from latente.codec.reader import Reader
+from latente.codec.writer import Writer
+
+
+@contextmanager
+def memory(most):
+    """Fails where the body holds so many MiB at once."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < most << 20
+    finally:
+        tracemalloc.stop()
+
+
+def forged(path, out, change, parts=None):
+    """The file with another header, or other parts, and checks that fit."""
+    with Reader(path) as reader:
+        header = json.loads(json.dumps(reader.header))
+        change(header)
+        held = {name: reader.part(name) for name in reader.parts} | (parts or {})
+        with Writer(out, header, held) as writer:
+            for number in range(len(reader)):
+                writer.add(reader.chunk(number), len(reader.items_of(number)))
+    return out
+
+
+def part_of(path, name):
+    with Reader(path) as reader:
+        return reader.part(name)
