@@ -210,7 +210,7 @@ def test_rows_and_columns_and_what_they_cost():
         assert told[end][0] == {"row": 3 * at + 1, "bits": pytest.approx(bits), "column": "abc"[worst],
                                 "cell": rows.cell(at, worst), "cell_bits": pytest.approx(known.cells[at, worst] / np.log(2))}  # fmt: skip
         assert shown[0][:2] == (f"{3 * at + 1:,}", f"{bits:.1f}") and shown[0][3:] == rows.cells(at)
-        assert shown[0][2].endswith(f": {'abc'[worst]} = {rows.cell(at, worst)}")
+        assert shown[0][2].startswith(f"{'abc'[worst]} = {rows.cell(at, worst)} (") and shown[0][2].endswith(" bits)")
     (drawn,), gallery, told = costs(rows, replace(known, cells=None))
     assert drawn.title == "Bits by row" and gallery.columns == ("row", "bits", "a", "b", "c")
     assert "columns" not in told and set(told["cheapest"][0]) == {"row", "bits"}

@@ -27,7 +27,7 @@ def histogram(
         f"{part} {items}": (edges, 100 * np.histogram(each.clip(edges[0], edges[-1]), edges)[0] / len(each))
         for part, each in costs.items()
     }
-    note = f"{note} Where test {items} cost more than training ones, those were learned by heart. Outermost bins hold what lies beyond."
+    note = f"{note} Test {items} further right than training {items}: what was learned by heart. Outermost bins hold what lies beyond."
     return Chart(title, note, unit, f"% of {items}", lines, steps=True, marks=marks)
 
 

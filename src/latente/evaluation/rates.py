@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,8 +79,10 @@ def costs(
 
 
 def _caption(image: str, bytes: float, psnr: float | None = None) -> str:
-    quality = "" if psnr is None else f", {psnr:.1f} dB"
-    return f"{bytes:.1f} bytes{quality}; {image if len(image) <= NAME else f'…{image[1 - NAME :]}'}"
+    """Lines that stand below a picture: of a path the last part, which is found again in `metrics.json`."""
+    name = Path(image).name
+    quality = [] if psnr is None else [f"{psnr:.1f} dB"]
+    return "\n".join([f"{bytes:.1f} bytes", *quality, name if len(name) <= NAME else f"…{name[1 - NAME :]}"])
 
 
 def beside_codecs(rates: Rates, images: np.ndarray) -> tuple[Score, Chart]:

@@ -60,5 +60,5 @@ def _told(test: Rows, likely: Likelihood, at: int, bits: float) -> dict[str, Any
 
 
 def _head(told: Mapping[str, Any]) -> tuple[str, ...]:
-    own = (f"{told['cell_bits']:.1f}: {told['column']} = {told['cell']}",) if "column" in told else ()
+    own = (f"{told['column']} = {told['cell']} ({told['cell_bits']:.1f} bits)",) if "column" in told else ()
     return f"{told['row']:,}", f"{told['bits']:.1f}", *own

@@ -106,7 +106,7 @@ def _different(
     told: dict[str, dict[str, Any]] = {}
     for at in order:
         content = b"".join(map(spelled, tokens[found.starts[at] : found.stops[at]].tolist()))
-        text = content.decode("utf-8", "replace").strip("\r\n")[:MOST]
+        text = content.decode("utf-8", "replace").lstrip("\r\n").rstrip()[:MOST]
         told.setdefault(
             text, {"bits_per_char": float(found.bits[at]), "characters": int(found.characters[at]), "text": text}
         )

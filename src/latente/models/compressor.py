@@ -38,7 +38,7 @@ SYMBOLS = (
 PATCH = 4  # pixels of a side that become one place of the latents
 NEAR = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0))  # rows and columns away: what a block of the prior sees
 HEAT, PACE = (0.5, 0.25), 0.04  # of refined symbols: the first and last temperature, and the rate of Adam, in symbols
-ROUNDED_FROM = 0.7  # of the training: from here on the coder's weights are rounded, as they are in a file
+ROUNDED_FROM = 0.3  # of the training: from here on the coder's weights are rounded, as they are in a file
 FINE = 8  # bits at least of a weight of the coder's `fine` layers
 WINDOW = 2  # rows above and places to either side that its first layer sees
 
@@ -59,7 +59,7 @@ class Config:
     """residual blocks of prior, decoder and encoder, each"""
     levels: int = 8
     """qualities that one model serves"""
-    weight_bits: int = 5
+    weight_bits: int = 6
     """bits of a weight of prior and decoder that the end of the training prepares for"""
     least_price: float = 0.001
     """bits a dimension that a squared error of 1 is worth, at the lowest quality"""
@@ -317,7 +317,7 @@ class Model(nn.Module):
     accepts = (ImageSpec,)
     phases = (Phase("main"),)
     # At Muon's usual rate hidden units fall silent: nine in ten of them, and in the decoder's coarse blocks all.
-    recipe = Recipe(batch_size=32, learning_rate=2e-3, muon_learning_rate=0.005, ema=0.999, clip=1.0, decay=0.5)
+    recipe = Recipe(batch_size=32, learning_rate=4e-3, muon_learning_rate=0.01, ema=0.999, clip=1.0, decay=0.9)
     monitor = "total"
     prices: Tensor
 
