@@ -19,15 +19,15 @@ def memory(most):
         tracemalloc.stop()
 
 
-def forged(path, out, change, parts=None):
-    """The file with another header, or other parts, and checks that fit."""
+def forged(path, out, change, parts=None, payload=bytes):
+    """The file with another header, other parts, or what `payload` makes of each chunk, and checks that fit."""
     with Reader(path) as reader:
         header = json.loads(json.dumps(reader.header))
         change(header)
         held = {name: reader.part(name) for name in reader.parts} | (parts or {})
         with Writer(out, header, held) as writer:
             for number in range(len(reader)):
-                writer.add(reader.chunk(number), len(reader.items_of(number)))
+                writer.add(payload(reader.chunk(number)), len(reader.items_of(number)))
     return out
 
 

@@ -1,7 +1,5 @@
 """Rows in fewer bytes: every cell comes back, a CSV byte for byte; damage is found and named; a forged file is refused."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -10,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import latente
+from forgery import forged
 from latente.cli import main
 from latente.codec import exact, walks
 from latente.codec.coding import Decoder, Encoder, even_bits
 from latente.codec.layout import Damaged
 from latente.codec.reader import Reader
-from latente.codec.writer import Writer
 from latente.compression import Archive, cells, compress, decompress, headers
 from latente.data.errors import DataError
 
@@ -182,21 +180,6 @@ def test_a_damaged_chunk_is_named_and_the_others_are_written(writer, tmp_path, m
     assert "chunk 1 is damaged" in capsys.readouterr().err
     lines = path.read_bytes().splitlines(keepends=True)
     assert (tmp_path / "back.csv").read_bytes() == b"".join([*lines[:251], *lines[501:]])
-
-
-def forged(path, out, change, payload=None, parts=None):
-    """The file again, sound but for what was changed."""
-    with Reader(path) as reader:
-        header = json.loads(json.dumps(reader.header))
-        change(header)
-        kept = {name: reader.part(name) for name in reader.parts} | (parts or {})
-        with Writer(out, header, kept) as made:
-            for number in range(len(reader)):
-                made.add(
-                    reader.chunk(number) if payload is None else payload(reader.chunk(number)),
-                    len(reader.items_of(number)),
-                )
-    return out
 
 
 @pytest.mark.parametrize(

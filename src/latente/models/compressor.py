@@ -60,7 +60,7 @@ class Config:
     levels: int = 8
     """qualities that one model serves"""
     weight_bits: int = 6
-    """bits of a weight of prior and decoder that the end of the training prepares for"""
+    """bits of a weight of prior and decoder, as most of the training has them and a file may"""
     least_price: float = 0.001
     """bits a dimension that a squared error of 1 is worth, at the lowest quality"""
     most_price: float = 0.012
