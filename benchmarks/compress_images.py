@@ -1,6 +1,6 @@
 """Fashion-MNIST in fewer bytes: latente's files beside the standard codecs, on contact sheets of the same images.
 
-    latente train pixelcnn fashion-mnist --budget 30m --out PIXELS
+    latente train pixelcnn fashion-mnist --budget 32m --precision bfloat16 --threads 1 --out PIXELS
     latente train compressor fashion-mnist --size small --levels 3 --least-price 0.0014 --most-price 0.00206 --steps 8000 \
         --precision bfloat16 --threads 1 --weight-bits 5 --learning-rate 2e-3 --muon-learning-rate 5e-3 --decay 0.5 --out LOW
     latente train compressor fashion-mnist --size small --width 72 --levels 3 --least-price 0.0046 --most-price 0.0066 \

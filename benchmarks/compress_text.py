@@ -1,6 +1,7 @@
 """The last tenth of Tiny Shakespeare in fewer bytes: latente's file beside xz, bz2 and zstd, all given the other nine tenths.
 
-    latente train gpt shakespeare --budget 12m [flags] --out BARD
+    latente train gpt shakespeare --steps 1800 --size tiny --layers 4 --heads 3 --width 192 --context 256 --batch-size 16 --ngrams 5 \
+        --ngram-dropout 0.4 --dropout 0.1 --weight-decay 0.1 --validation 0.02 --precision bfloat16 --threads 1 --out BARD
     LATENTE_DATA=... python benchmarks/compress_text.py BARD
 
 latente: `compress --external-model`, decoded and compared; and what the file takes with the weights in it. zstd -19 with a

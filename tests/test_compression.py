@@ -1,5 +1,6 @@
 """Data sets in fewer bytes: what goes in comes out, to the bit; the size is what the model promises; damage is found and named."""
 
+import copy
 import json
 import math
 import random
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import zlib
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -883,7 +884,9 @@ def test_what_cannot_be_compressed_is_said(painter, tmp_path):
 @pytest.fixture(scope="module")
 def compressor(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compressor")
-    return latente.train("compressor", "digits", steps=120, size="tiny", out=folder / "run", quiet=True)
+    return latente.train(
+        "compressor", "digits", steps=120, size="tiny", precision="float32", out=folder / "run", quiet=True
+    )
 
 
 @pytest.mark.parametrize("spec", [ImageSpec(1, 9, 14), ImageSpec(3, 16, 8, ("a", "b"))], ids=["grey", "RGB, classes"])
@@ -1065,7 +1068,7 @@ def test_refined_symbols_take_fewer_bits_for_smaller_errors(compressor, tmp_path
     assert refined.coded < 1.05 * plain.coded and refined.psnr > plain.psnr + 0.5
     model, batch = compressor.model, {"x": torch.from_numpy(some[0]), "label": torch.from_numpy(some[1])}
     level = torch.arange(300) % model.config.levels
-    costs = [model._cost(model.refined(batch, level, steps).float(), level, batch) for steps in (0, 60)]
+    costs = [model._cost(model.refined(batch, level, steps).float(), level, batch, {}) for steps in (0, 60)]
     assert (costs[1] <= costs[0]).all() and costs[1].mean() < 0.97 * costs[0].mean()
     decompress(refined.path, tmp_path / "r.npz", run=compressor)
     squared = np.square(np.load(tmp_path / "r.npz")["x"].astype(float) - some[0].squeeze(1)).mean()
@@ -1078,6 +1081,39 @@ def test_refined_symbols_take_fewer_bits_for_smaller_errors(compressor, tmp_path
     for steps in (-1, 10**6):
         with pytest.raises(ValueError, match="--refine"):
             compress(compressor, some, tmp_path / "x.latente", refine=steps)
+
+
+def test_prior_and_decoder_learn_from_refined_symbols_and_the_encoder_from_its_own(compressor):
+    data = open_source("digits")
+    batch = {"x": torch.from_numpy(data.images[:40]), "label": torch.from_numpy(data.labels[:40]).long()}
+    batch["level"] = torch.arange(40) % 2
+    plain = compressor.model.at(0, 2).train()
+    with torch.no_grad():
+        for parameter in plain.coder.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    slow = copy.deepcopy(plain)
+    slow.config = replace(plain.config, refine=30)
+
+    def grown(total):
+        for parameter in (*plain.parameters(), *slow.parameters()):
+            parameter.grad = None
+        total.backward()
+        return {n: p.grad.clone() for m in (plain, slow) for n, p in m.named_parameters() if p.grad is not None}
+
+    losses = slow(batch, "main", 0.0)
+    found = grown(losses.total)
+    weights = compressor_file.rounded(plain.coder, plain.config.weight_bits)
+    symbols = plain.refined(batch, batch["level"], 30, weights={name: w.detach() for name, w in weights.items()})
+    of_refined = plain._losses(symbols.float(), batch, weights)
+    own = plain(batch, "main", 1.0)
+    assert of_refined.total < own.total and torch.allclose(losses.total, (of_refined.total + own.total) / 2)
+    assert losses.terms["bits_per_dim"] == of_refined.terms["bits_per_dim"]
+    for part, total in (("coder.", of_refined.total), ("encoder.", own.total)):
+        expected = {n: g / 2 for n, g in grown(total).items() if n.startswith(part)}
+        assert expected and {n for n in found if n.startswith(part)} == set(expected)
+        assert all(torch.allclose(found[n], g, atol=1e-6) for n, g in expected.items())
+    with torch.no_grad():  # as validation sees it
+        assert torch.allclose(slow(batch, "main", 1.0).total, losses.total)
 
 
 def test_a_codec_without_loss_takes_no_wishes(painter, tmp_path):

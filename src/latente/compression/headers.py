@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -179,6 +179,12 @@ def family(name: str, does: str) -> registry.Family:
     if name in registry.names() and hasattr((found := registry.load(name)).Model, does):
         return found
     raise ValueError(f"its model {name!r:.40} is none that decodes such files")
+
+
+def config(kind: type[T], record: dict[str, Any]) -> T:
+    """The config of a model; settings that came after the file are the usual ones. Raises ValueError for others."""
+    usual = {f.name: f.default for f in fields(kind) if f.default is not MISSING}  # type: ignore[arg-type]
+    return exactly(kind, usual | record, "config")
 
 
 def exactly(kind: type[T], record: Any, what: str) -> T:

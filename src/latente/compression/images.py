@@ -181,10 +181,10 @@ class ImageJob:
         self._most -= size - wanted * len(self.x)  # by so much the estimate was too low
         self._tries -= 1
         found = quality.small(self._estimated, self._run.model.config.levels, self._most, len(self.x))
-        # Where the estimate still says no less: the quality below.
-        self._point = found if found and found < point else Point(max(0, point.quality - 1))
-        if not self._tries:
-            self._point = Point(0)
+        if found is None or found >= point:  # as good, by the estimate
+            fewer = point.better - 1 - len(self.x) // 1000
+            found = Point(point.quality, max(0, fewer)) if point.better else Point(max(0, point.quality - 1))
+        self._point = found if self._tries else Point(0)
         self._build()
         raise Missed
 
@@ -335,7 +335,7 @@ class PackedImages:
 def network(held: headers.Images, packed: bytes) -> Any:
     """The exact network of `packed` weights. Raises ValueError where they are not of such a model, before anything large is made."""
     family = headers.family(held.model, "walk" if held.quality is None else "at")
-    config = headers.exactly(family.Config, held.config, "config")
+    config = headers.config(family.Config, held.config)
     with torch.device("meta"):  # shapes alone
         kept = _kept(built(family, config, held.spec, 0), _point(held))
     weights = sum(p.numel() for p in kept.parameters())

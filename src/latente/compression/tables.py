@@ -264,7 +264,7 @@ def _typed(table: pa.Table, columns: Columns) -> pa.Table:
 def network(held: headers.Tables, packed: bytes) -> Any:
     """The exact network of `packed` weights. Raises ValueError where they are not of such a model, before anything large is made."""
     family = headers.family(held.model, "walk")
-    config = headers.exactly(family.Config, held.config, "config")
+    config = headers.config(family.Config, held.config)
     with torch.device("meta"):  # shapes alone
         shapes = built(family, config, held.spec, 0)
     weights = sum(p.numel() for p in shapes.parameters())

@@ -271,7 +271,7 @@ def _bytes(model: Any, held: tokens.Layout, meanings: Meanings, payload: bytes, 
 def _restored(held: headers.Texts, weights: bytes) -> Any:
     """The model of weights that lie in a file. Raises ValueError where they are not of such a model, before anything large is made."""
     family = headers.family(held.model, "cached")
-    config = headers.exactly(family.Config, held.config, "config")
+    config = headers.config(family.Config, held.config)
     with torch.device("meta"):  # shapes alone
         shapes = built(family, config, held.spec, 0)
     if tokens.held(shapes) > tokens.HELD:

@@ -61,6 +61,8 @@ class Config:
     """qualities that one model serves"""
     weight_bits: int = 6
     """bits of a weight of prior and decoder, as most of the training has them and a file may"""
+    refine: int = 0
+    """steps that refine the symbols of a batch before prior and decoder learn from them: slow, and worth it after `--init`"""
     least_price: float = 0.001
     """bits a dimension that a squared error of 1 is worth, at the lowest quality"""
     most_price: float = 0.012
@@ -70,7 +72,7 @@ class Config:
         for name, value, least, most in (
             ("latent-channels", self.latent_channels, 1, 48), ("width", self.width, 1, 1024), ("blocks", self.blocks, 1, 64),
             ("decoder-width", self.decoder_width, 2, 1024), ("encoder-width", self.encoder_width, 2, 4096),
-            ("levels", self.levels, 1, 64), ("weight-bits", self.weight_bits, 3, 12),
+            ("levels", self.levels, 1, 64), ("weight-bits", self.weight_bits, 3, 12), ("refine", self.refine, 0, 10_000),
         ):  # fmt: skip
             if not isinstance(value, int) or not least <= value <= most:
                 raise ValueError(f"--{name} {value}: from {least} to {most}")
@@ -340,11 +342,22 @@ class Model(nn.Module):
         return {"level": torch.randint(self.config.levels, (n,), generator=generator)}
 
     def forward(self, batch: Batch, phase: str, progress: float) -> Losses:
-        """Bits a dimension, squared errors of pixels 0..255, and what both cost at the prices of the images' qualities."""
-        level = batch["level"]
-        y = self.scaled(batch["x"], level)
-        symbols = y.detach().round()
-        weights = rounded(self.coder, self.config.weight_bits) if progress >= ROUNDED_FROM else {}
+        """Bits a dimension, squared errors of pixels 0..255, and what both cost at the prices of the images' qualities. Where the config
+        says `refine`, prior and decoder learn from `refined` symbols, and the encoder from its own; the total is the mean of both."""
+        level, steps = batch["level"], self.config.refine
+        late = progress >= ROUNDED_FROM or steps > 0
+        weights = rounded(self.coder, self.config.weight_bits) if late else {}
+        if not steps:
+            return self._losses(self.scaled(batch["x"], level), batch, weights)
+        half = torch.is_autocast_enabled(level.device.type)
+        held = {name: weight.detach() for name, weight in (dict(self.coder.named_parameters()) | weights).items()}
+        learned = self._losses(self.refined(batch, level, steps, half, held).float(), batch, weights)
+        encoded = self._losses(self.scaled(batch["x"], level, held["steps.weight"]), batch, held)
+        return learned._replace(total=(learned.total + encoded.total) / 2)
+
+    def _losses(self, y: Tensor, batch: Batch, weights: dict[str, Tensor]) -> Losses:
+        """What y (B,K,h,w), rounded, costs with a coder of such weights."""
+        level, symbols = batch["level"], y.detach().round()
         given = y + (symbols - y.detach()), symbols, level, batch.get("label")
         logits, pixels = functional_call(self.coder, weights, given)
         error = self._error(pixels, batch["x"])
@@ -352,12 +365,13 @@ class Model(nn.Module):
         total = (bits + self.prices[level] * error).mean()
         return Losses(total, {"bits_per_dim": bits.mean(), "squared_error": error.mean()})
 
-    def scaled(self, x: Tensor, level: Tensor) -> Tensor:
-        """uint8 (B,C,H,W) of a quality (B,) -> what is rounded to symbols, (B,K,h,w) within their range."""
+    def scaled(self, x: Tensor, level: Tensor, steps: Tensor | None = None) -> Tensor:
+        """uint8 (B,C,H,W) of a quality (B,) -> what is rounded to symbols, (B,K,h,w) within their range. `steps` (levels,K): in place of
+        the coder's."""
         height, width = (PATCH * side for side in self.coder.grid)
         x = F.pad(x.float() / 127.5 - 1, (0, width - x.shape[3], 0, height - x.shape[2]), mode="replicate")
-        y = self.encoder(x, level) / self.coder.steps(level)[:, :, None, None]
-        return self._possible(y)
+        steps = self.coder.steps.weight if steps is None else steps
+        return self._possible(self.encoder(x, level) / F.embedding(level, steps)[:, :, None, None])
 
     def _possible(self, y: Tensor) -> Tensor:
         """(B,K,h,w), brought into the range of the symbols."""
@@ -398,11 +412,14 @@ class Model(nn.Module):
         each = torch.as_tensor(level, device=self.prices.device).expand(len(batch["x"]))
         return self.scaled(batch["x"], each).round().long()
 
-    def refined(self, batch: Batch, level: Tensor, steps: int, half: bool = False) -> Tensor:
+    def refined(
+        self, batch: Batch, level: Tensor, steps: int, half: bool = False, weights: dict[str, Tensor] | None = None
+    ) -> Tensor:
         """What images of a quality each, (B,), are coded as, int64 (B,K,h,w), cheaper in bits and errors together than the encoder's choice
         by what `steps` of stochastic Gumbel annealing find (Yang, Bamler and Mandt 2020, arXiv:2006.04240): every number is rounded up
         or down by chance, evenly at first and nearly always to the nearest at last, and moves to where the expected cost falls.
-        `half`: in bfloat16."""
+        `half`: in bfloat16; `weights`: of the coder, by name, if not its own."""
+        weights = weights or {}
         with torch.no_grad():
             encoded = self.scaled(batch["x"], level)
         if not steps:
@@ -411,25 +428,23 @@ class Model(nn.Module):
         optimizer = torch.optim.Adam([y], PACE)
         for step in range(steps):
             heat = HEAT[0] * (HEAT[1] / HEAT[0]) ** (step / steps)
-            below = y.detach().floor()
-            share, even = (
-                (part.clamp(1e-4, 1 - 1e-4)) for part in (y - below, torch.rand(y.shape, generator=generator).to(y))
-            )
-            pull = (torch.atanh(share) - torch.atanh(1 - share)) / heat
-            with torch.autocast(y.device.type, torch.bfloat16, enabled=half):
-                cost = self._cost(below + torch.sigmoid((pull + torch.logit(even)) / heat), level, batch)
-            (y.grad,) = torch.autograd.grad(cost.sum(), y)
+            below, even = y.detach().floor(), torch.rand(y.shape, generator=generator).to(y).clamp(1e-4, 1 - 1e-4)
+            with torch.enable_grad(), torch.autocast(y.device.type, torch.bfloat16, enabled=half):
+                share = (y - below).clamp(1e-4, 1 - 1e-4)
+                pull = (torch.atanh(share) - torch.atanh(1 - share)) / heat
+                cost = self._cost(below + torch.sigmoid((pull + torch.logit(even)) / heat), level, batch, weights)
+                (y.grad,) = torch.autograd.grad(cost.sum(), y)
             optimizer.step()
             with torch.no_grad():
                 y.copy_(self._possible(y))
         with torch.no_grad():
             before, after = encoded.round(), y.detach().round()
-            better = self._cost(after, level, batch) < self._cost(before, level, batch)
+            better = self._cost(after, level, batch, weights) < self._cost(before, level, batch, weights)
         return torch.where(better[:, None, None, None], after, before).long()
 
-    def _cost(self, y: Tensor, level: Tensor, batch: Batch) -> Tensor:
-        """What numbers between symbols cost in bits a dimension and errors, (B,)."""
-        logits, pixels = self.coder(y, y, level, batch.get("label"))
+    def _cost(self, y: Tensor, level: Tensor, batch: Batch, weights: dict[str, Tensor]) -> Tensor:
+        """What numbers between symbols cost in bits a dimension and errors, (B,), with a coder of such weights."""
+        logits, pixels = functional_call(self.coder, weights, (y, y, level, batch.get("label")))
         bits = self._bits(y, y, logits, between=True) / self.spec.dimensions
         return bits + self.prices[level] * self._error(pixels, batch["x"])
 

@@ -113,7 +113,7 @@ def causal(x: Tensor, weight: Tensor, places: Any) -> Tensor:
 class Model(nn.Module):
     accepts = (ImageSpec,)
     phases = (Phase("main"),)
-    recipe = Recipe(batch_size=32, learning_rate=2e-3, ema=0.999, clip=1.0, decay=0.5)
+    recipe = Recipe(batch_size=32, learning_rate=6e-3, ema=0.999, clip=1.0, decay=0.9)
     monitor = "bits_per_dim"
 
     def __init__(self, config: Config, spec: ImageSpec) -> None:
