@@ -336,3 +336,14 @@ def test_rules_are_read():
     for bad in ("age", "age < Sex", "unique()", "many(age)"):
         with pytest.raises(DataError):
             rules([bad], NAMES)
+
+
+@pytest.mark.parametrize(
+    ("cells", "true", "false"),
+    [(["True", "False"], "True", "False"), (["true", "FALSE"], "true", "FALSE"), (["1", "0"], "1", "0")],
+)
+def test_truth_values_are_written_as_the_column_knows_them(cells, true, false):
+    column = column_of(pa.array(cells * 10), form=Form("csv"), wanted="boolean")
+    made = column.written(pa.array([True, False, None]))
+    assert made.to_pylist() == [true, false, None]
+    assert column.written(pa.array(cells)).to_pylist() == cells

@@ -88,6 +88,14 @@ class Reader:
         table, items = self._table, len(self.items_of(number))
         return self._payload(table.offsets[number], table.lengths[number], number, table.firsts[number], items)
 
+    def end_of(self, number: int, size: int) -> bytes:
+        """The last bytes of a chunk's payload, not checked, for a guess at what it holds. Raises Damaged where they are missing."""
+        lead = len(layout.lead(self._table.lengths[number], len(self.items_of(number)))) + layout.CHECK
+        size = min(size, self._table.lengths[number])
+        return self._read(
+            self._table.offsets[number] + lead + self._table.lengths[number] - size, size, f"chunk {number}"
+        )
+
     def items_of(self, number: int) -> range:
         """Which items a chunk holds, counted through the whole file."""
         if not 0 <= number < len(self):

@@ -16,6 +16,8 @@ from latente.data.columns import as_typed
 from latente.data.errors import DataError
 from latente.data.scales import arrow_type
 
+LEAST = 4  # bytes of a cell
+
 
 def packed(array: pa.Array) -> bytes:
     """Raises DataError for a column of lists or the like."""
@@ -38,7 +40,7 @@ def unpacked(content: memoryview, n: int, kind: str) -> tuple[pa.Array, memoryvi
         lengths = _joined(_first(content, 4 * n), "<u4", n)
         ends = np.cumsum(np.append(0, lengths), dtype=np.int64)
         data, content = _first(content[4 * n :], int(ends[-1])), content[4 * n + int(ends[-1]) :]
-        buffers = [None, pa.py_buffer(ends.astype("<i4").tobytes()), pa.py_buffer(bytes(data))]
+        buffers = [None, pa.py_buffer(ends.astype("<i4").tobytes()), pa.py_buffer(data)]
         text = pa.Array.from_buffers(pa.string(), n, buffers)  # type: ignore[arg-type]
         text.validate(full=True)
         return as_typed(pc.if_else(pa.array(there), text, None), kind), content

@@ -1,4 +1,4 @@
-"""The header of a .latente file: exactly these fields, each of its own type and within its bounds.
+"""The header of a .latente file, and what the columns of its rows are: exactly these fields, each of its own type and within its bounds.
 
 A file may come from a stranger, so nothing of it is used before its header was read here; `compress` has its own headers read here as
 well, before it writes them. What a header may ask for is bounded, in memory, by the constants below.
@@ -10,12 +10,16 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from latente import registry
 from latente.codec import exact
 from latente.codec.tokens import Layout
+from latente.data.columns import Column, Columns
+from latente.data.forms import Form
+from latente.data.scales import FORMATS, MARKERS, MOST_DECIMALS, Scale
 from latente.spec import ImageSpec, TableSpec, TextSpec
 
 PIXELS = 400_000  # of a chunk of images
@@ -23,6 +27,8 @@ PIECE = 1 << 18  # bytes of a chunk of text
 TABLE = 1 << 12  # rows of a chunk
 ROWS = 1 << 26  # bytes of their cells
 FIELD = 1 << 16  # tokens of a field of a row
+COLUMNS = 1 << 16
+DESCRIBED = 24 << 20  # bytes of what they are: some thirty times as many while they are read
 ITEMS = 1 << 31  # images
 NAMES = 1 << 26  # bytes of all names together
 FILES = 1 << 22  # that have names
@@ -174,6 +180,62 @@ def read(header: Any) -> Images | Texts | Tables:
     return exactly(KINDS[codec], header, "header")
 
 
+@dataclass(frozen=True)
+class _Described:
+    """As `Columns.to_json` writes it."""
+
+    format: Literal[1]
+    form: Form
+    columns: tuple[Column, ...]
+
+    def __post_init__(self) -> None:
+        names = {column.name for column in self.columns}
+        _check(0 < len(self.columns) == len(names) <= COLUMNS, "its columns")
+        _check(all(map(_is_column, self.columns)), "a column")
+        _check(_is_form(self.form), "the form of its rows")
+
+
+def columns(content: bytes) -> Columns:
+    """What `Columns.to_json` made. Raises ValueError for columns that no run has."""
+    if len(content) > DESCRIBED:
+        raise ValueError(f"{len(content):,} bytes say what its columns are; at most {DESCRIBED:,} can be read")
+    found = exactly(_Described, json.loads(content), "columns")
+    return Columns(found.columns, found.form)
+
+
+def _is_column(column: Column) -> bool:
+    """Whether it is within its bounds, so that no cell it decodes to takes more than its levels do."""
+    ends = [end for one in column.bins for end in one]
+    in_order = ends == sorted(ends) and all(len(one) == 2 for one in column.bins)
+    if column.scale is None:
+        return not column.ordered and column.marker is None
+    return in_order and column.marker in (None, *MARKERS) and _is_scale(column.scale, column.type)
+
+
+def _is_scale(scale: Scale, kind: str) -> bool:
+    return (
+        (kind in ("string", "large_string") if scale.written else scale.type == kind)
+        and 0 <= scale.decimals <= MOST_DECIMALS
+        and scale.multiple > 0
+        and scale.decimal_sign in (".", ",")
+        and len(scale.thousands) <= 1
+        and scale.format in ("", *FORMATS)
+    )
+
+
+def _is_form(form: Form) -> bool:
+    """Whether rows can be written like that. Raises LookupError for an encoding that there is not."""
+    "".encode(form.encoding)
+    return (
+        len(form.delimiter) == 1
+        and len(form.quote) <= 1
+        and not {form.delimiter, form.quote} & {"\r", "\n"}
+        and form.delimiter != form.quote
+        and form.line_end in ("\n", "\r\n", "\r")
+        and form.trailing in ("", "rows", "all")
+    )
+
+
 def family(name: str, does: str) -> registry.Family:
     """A family of ours that can do something; ValueError for any other: a stranger's path would be a program to run."""
     if name in registry.names() and hasattr((found := registry.load(name)).Model, does):
@@ -189,10 +251,17 @@ def config(kind: type[T], record: dict[str, Any]) -> T:
 
 def exactly(kind: type[T], record: Any, what: str) -> T:
     """A dataclass from a JSON object that has its fields, no others, each of its own type. Raises ValueError for anything else."""
-    hints, names = get_type_hints(kind), {f.name for f in fields(kind)}  # type: ignore[arg-type]
-    if type(record) is not dict or set(record) != names:
+    hints = _hints(kind)
+    if type(record) is not dict or record.keys() != hints.keys():
         raise ValueError(f"its {what} is not one that this latente writes")
     return kind(**{name: _typed(hints[name], value, name) for name, value in record.items()})
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    """The fields of a dataclass with their types."""
+    hints = get_type_hints(kind)
+    return {field.name: hints[field.name] for field in fields(kind)}
 
 
 def _typed(hint: Any, value: Any, name: str) -> Any:
@@ -207,7 +276,7 @@ def _typed(hint: Any, value: Any, name: str) -> Any:
         return exactly(hint, value, name)  # type: ignore[arg-type]
     if hint is float and type(value) in (int, float) and math.isfinite(value):
         return float(value)
-    if type(value) is hint and not (hint is int and abs(value) >= 1 << 53):
+    if type(value) is hint and not (hint is int and not -(1 << 63) <= value < 1 << 63):
         return value
     raise ValueError(f"its {name} cannot be {value!r:.40}")
 

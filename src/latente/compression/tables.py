@@ -5,13 +5,15 @@
                                  cells that no token stands for, columns that are not learned --LZMA-->
 
 Every cell comes back as it was, in the order of the source: of a CSV what is written, of other files values of their types.
-n rows, F fields.
+They are written out chunk by chunk too. n rows, F fields.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -33,13 +35,23 @@ from latente.data.columns import Column, Columns, same, type_name, whole
 from latente.data.delimited import comes_back
 from latente.data.errors import DataError
 from latente.data.files import located
-from latente.data.table_sources import Table, write_table
+from latente.data.forms import Batches
+from latente.data.table_sources import (
+    DELIMITED,
+    Table,
+    check_table_output,
+    read_again,
+    read_twice,
+    write_rows,
+    writing,
+)
 from latente.evaluation.findings import Say
 from latente.run import Run, TableRun, built
 
 TRIED = (4, 5, 6, 8)  # bits of a weight
 TRIAL = 2_000  # rows that decide how many
-COLUMNS = 1 << 26  # bytes of what is known of the columns
+SIZE = 4  # bytes that say how many a chunk's cells are
+SPARE = 1 << 22  # bytes, for what columns of few rows take beside their cells
 
 
 class Rows:
@@ -47,6 +59,17 @@ class Rows:
 
     def __init__(self, net: Any, columns: Columns) -> None:
         self.net, self.columns = net, columns
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Of the tables that come back. Raises ValueError where the columns are of no types."""
+        return self.unpacked(b"", 0).schema
+
+    @cached_property
+    def _lengths(self) -> list[np.ndarray]:
+        """Of each learned column the bytes of its levels (levels + 1,), of none at the end."""
+        texts = ((*column.levels, "") for column in self.columns.learned)
+        return [np.array([len(text.encode()) for text in levels]) for levels in texts]
 
     def code(self, tables: Sequence[pa.Table]) -> tuple[list[bytes], list[float]]:
         """Chunks of these rows, and the bytes that each is expected to take."""
@@ -66,19 +89,19 @@ class Rows:
             expected.append(bits_ / 8 + len(side))
         return found, expected
 
-    def tables(self, contents: Sequence[bytes], counts: Sequence[int]) -> list[pa.Table]:
-        """The rows of chunks of so many each. Raises ValueError for what `code` did not make."""
+    def tables(self, contents: Sequence[bytes], counts: Sequence[int], sizes: Sequence[int]) -> list[pa.Table]:
+        """The rows of chunks of so many each, of so many bytes. Raises ValueError for what `code` did not make."""
         ends = [4 + int.from_bytes(content[:4], "little") for content in contents]
         coders = [Decoder(content[4:end]) for content, end in zip(contents, ends)]
-        tokens = walks.decoded(self._walk, coders, counts).numpy()
+        tokens = np.split(walks.decoded(self._walk, coders, counts).numpy(), np.cumsum(counts)[:-1])
         found = []
-        for coder, content, end, own in zip(coders, contents, ends, np.split(tokens, np.cumsum(counts)[:-1])):
+        for coder, content, end, own, size in zip(coders, contents, ends, tokens, sizes):
             rest = np.zeros((len(own), len(self.columns.learned)), np.int64)
             for column, place, wide in self._places(own, rest):
                 place[:] = coder.even(wide)
                 rest[:, column] = place.view(np.int64)
-            side = memoryview(chunks.unsqueezed(content[end:], headers.ROWS))
-            found.append(self._joined(own, rest, side))
+            side = memoryview(chunks.unsqueezed(content[end:], _room(size)))
+            found.append(self._joined(own, rest, side, _room(size)))
         return found
 
     def _walk(self, rows: slice) -> Any:
@@ -99,19 +122,25 @@ class Rows:
             parts += [np.array([len(odd), *np.diff(odd, prepend=0)], "<u4").tobytes(), cells.packed(array.take(odd))]
         return b"".join([*parts, *(cells.packed(whole(table[column.name])) for column in _apart(self.columns))])
 
-    def _joined(self, tokens: np.ndarray, rest: np.ndarray, side: memoryview) -> pa.Table:
-        made: dict[str, Any] = {}
+    def _joined(self, tokens: np.ndarray, rest: np.ndarray, side: memoryview, room: int) -> pa.Table:
+        made, held = {}, 0
         for at, (column, own) in enumerate(self.columns.each(tokens)):
             count = int.from_bytes(side[:4], "little")
+            if count > len(own):
+                raise ValueError("more cells apart than there are")
             odd = np.cumsum(np.frombuffer(side[4 : 4 + 4 * count], "<u4"), dtype=np.int64)
             apart, side = cells.unpacked(side[4 + 4 * count :], count, column.type)
-            array = column.decode(own, rest[:, at])
+            if not column.ordered and self._lengths[at][column.level_ranks(own)].sum() > room:
+                raise ValueError("more bytes than it can hold")
+            array = column.decode(own, rest[:, at]).cast(self.schema.field(column.name).type)
             if count:
                 place = np.arange(len(own))
                 place[odd] = len(own) + np.arange(count)
                 array = pa.concat_arrays([_plain(array), _plain(apart)]).take(pa.array(place))
                 array = array.dictionary_encode() if column.type.startswith("dictionary") else array
-            made[column.name] = array
+            made[column.name], held = array, held + array.nbytes
+            if held > room:
+                raise ValueError("more bytes than it can hold")
         for column in _apart(self.columns):
             made[column.name], side = cells.unpacked(side, len(tokens), column.type)
         return pa.table({column.name: made[column.name] for column in self.columns.columns})
@@ -125,6 +154,8 @@ class Rows:
         made, rest = {}, memoryview(content)
         for column in self.columns.columns:
             made[column.name], rest = cells.unpacked(rest, count, column.type)
+        if rest:
+            raise ValueError("more cells than there should be")
         return pa.table(made)
 
 
@@ -149,9 +180,11 @@ class TableJob:
         self.notes, self._table, self._run, self._path = [*table.notes], table, run, path
         columns = replace(run.columns, form=table.form)
         items, some = _counted(table)
+        kept = columns.to_json().encode()
+        headers.columns(kept)  # what cannot be read is not written
         say("finding out how many bits a weight is worth")
         bits = TRIED[-1] if external_model else min(TRIED, key=lambda bits: self._worth(bits, some, items))
-        net, kept = exact.exact(run.model, bits), columns.to_json().encode()
+        net = exact.exact(run.model, bits)
         self.header = {
             "codec": "rows", "model": run.family.name,
             "config": asdict(from_json(run.family.Config, run.record["config"])), "spec": asdict(run.spec), "items": items,
@@ -169,8 +202,8 @@ class TableJob:
     def _worth(self, bits: int, some: pa.Table, items: int) -> float:
         """Bytes of a file with weights of so many bits."""
         net = exact.exact(self._run.model, bits)
-        _, expected = Rows(net, self._run.columns).code([some])
-        return len(exact.pack(net)) + expected[0] / len(some) * items
+        expected = Rows(net, self._run.columns).code([some])[1][0] / len(some) * items if items else 0
+        return len(exact.pack(net)) + expected
 
     def settle(self, size: int) -> None:
         """As `Job.settle`: every size will do."""
@@ -209,13 +242,12 @@ class TableJob:
 class PackedTables:
     """Rows in a file."""
 
-    together = 1
     notes: tuple[str, ...] = ()
 
     def __init__(self, reader: Reader, held: headers.Tables, run: Run | None) -> None:
         self.reader, self.held = reader, held
-        kept = chunks.unsqueezed(reader.part("columns"), COLUMNS)
-        columns = Columns.from_json(kept.decode())
+        kept = chunks.unsqueezed(reader.part("columns"), headers.DESCRIBED)
+        columns = headers.columns(kept)
         if chunks.digest(kept) != held.columns or columns.spec(held.spec.target) != held.spec:
             raise ValueError("these are not the columns it was made with")
         if "model" in reader.parts:
@@ -225,6 +257,21 @@ class PackedTables:
         if exact.digest(net) != held.weights:
             raise ValueError("these are not the weights it was made with")
         self.rows = Rows(net, columns)
+        self.schema = self.rows.schema
+
+    @cached_property
+    def together(self) -> int:
+        """As `Content.together`: fewer where they hold much, or say so."""
+        most = 3 * headers.ROWS // _room(max(map(self._said, range(len(self.reader))), default=0))
+        return max(1, min(most, at_once(self.rows.net, self.held.size)))
+
+    def _said(self, number: int) -> int:
+        """The bytes that a chunk says it holds; 0 where that cannot be so."""
+        try:
+            size = int.from_bytes(self.reader.end_of(number, SIZE), "little")
+        except Damaged:
+            return 0
+        return size if size <= headers.ROWS else 0
 
     def decode(self, numbers: Sequence[int]) -> list[pa.Table]:
         """The rows of some chunks. Raises Damaged."""
@@ -244,21 +291,42 @@ class PackedTables:
 
     def write(self, out: Path, lost: list[Damaged] | None, say: Say) -> Path:
         """A .csv or .tsv as the source was written, or a file of typed rows."""
-        together = at_once(self.rows.net, self.held.size)
-        parts = [part for _, part in chunks.each(len(self.reader), together, self.decode, lost, say)]
-        columns = self.rows.columns
-        made = pa.concat_tables(parts) if parts else self.rows.unpacked(b"", 0)
-        return write_table(out, made if out.suffix in (".csv", ".tsv") else _typed(made, columns), columns.form)
+        columns, suffix = self.rows.columns, out.suffix.lower()
+        parsed = suffix not in DELIMITED and any(column.parsed for column in columns.columns)
+        check_table_output(out, self.reader.items, len(columns.columns))
+        once = self._batches(lost, say)
+        with writing(out), ExitStack() as opened:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            batches: Batches = partial(iter, once)
+            if parsed or read_twice(suffix, self.schema, columns.form):
+                batches = opened.enter_context(read_again(once, self.schema, out.parent))
+            if not parsed:
+                return write_rows(out, self.schema, batches, columns.form)
+            odd = _odd(columns, batches())
+            schema = _typed(self.schema.empty_table(), columns, odd).schema
+            return write_rows(out, schema, lambda: (_typed(rows, columns, odd) for rows in batches()), columns.form)
+
+    def _batches(self, lost: list[Damaged] | None, say: Say) -> Iterator[pa.RecordBatch]:
+        """All rows, once."""
+        for _, part in chunks.each(len(self.reader), self.together, self.decode, lost, say):
+            yield from part.to_batches()
 
 
-def _typed(table: pa.Table, columns: Columns) -> pa.Table:
-    """Written numbers and times as such, of columns in which there is nothing else."""
+def _odd(columns: Columns, batches: Iterator[pa.RecordBatch]) -> set[str]:
+    """The columns of which some cell is none of the numbers, times or truth values that the others are."""
+    found: set[str] = set()
+    for batch in batches:
+        found |= {column.name for column in columns.columns if column.odd(batch[column.name])}
+    return found
+
+
+def _typed(rows: pa.RecordBatch | pa.Table, columns: Columns, odd: set[str]) -> pa.RecordBatch:
+    """What is written in columns that are not `odd` as numbers, times and truth values."""
     made = {}
     for column in columns.columns:
-        array = whole(table[column.name])
-        odd = column.scale is not None and column.scale.written and column.scale.counted(array)[2].any()
-        made[column.name] = array if odd else column.values(array)
-    return pa.table(made)
+        part = whole(rows[column.name])
+        made[column.name] = part if column.name in odd else column.values(part)
+    return pa.record_batch(made)
 
 
 def network(held: headers.Tables, packed: bytes) -> Any:
@@ -284,17 +352,31 @@ def _grouped(parts: Iterator[tuple[pa.Table, bytes]], count: int) -> Iterator[li
 
 def _kept(content: bytes, coded: bytes) -> bytes:
     """As `chunks.kept`, with the size of the content at its end."""
-    return chunks.kept(content, coded) + len(content).to_bytes(4, "little")
+    return chunks.kept(content, coded) + len(content).to_bytes(SIZE, "little")
+
+
+def _size(payload: bytes) -> int:
+    """Bytes of the content of what `_kept` made. Raises ValueError for what it did not."""
+    size = int.from_bytes(payload[-SIZE:], "little")
+    if size > headers.ROWS or len(payload) < chunks.HEAD + SIZE:
+        raise ValueError("more bytes than it can hold")
+    return size
+
+
+def _room(size: int) -> int:
+    """Bytes that the cells of a chunk of so many may take, a few of them with their place beside them."""
+    return 3 * size + SPARE
 
 
 def _tables(rows: Rows, payloads: Sequence[bytes], counts: Sequence[int]) -> list[pa.Table]:
     """The rows of chunks of so many each. Raises ValueError for payloads that hold others."""
-    sizes = [int.from_bytes(payload[-4:], "little") for payload in payloads]
-    if max(sizes) > headers.ROWS or min(map(len, payloads)) < chunks.HEAD + 4:
-        raise ValueError("more bytes than it can hold")
-    opened = [chunks.opened(payload[:-4], size) for payload, size in zip(payloads, sizes)]
+    sizes = [*map(_size, payloads)]
+    if any(size < cells.LEAST * count * len(rows.columns.columns) for size, count in zip(sizes, counts)):
+        raise ValueError("fewer bytes than so many cells take")
+    opened = [chunks.opened(payload[:-SIZE], size) for payload, size in zip(payloads, sizes)]
     own = [number for number, (_, modelled) in enumerate(opened) if modelled]
-    found = dict(zip(own, rows.tables([opened[i][0] for i in own], [counts[i] for i in own]))) if own else {}
+    picked = [opened[i][0] for i in own], [counts[i] for i in own], [sizes[i] for i in own]
+    found = dict(zip(own, rows.tables(*picked))) if own else {}
     made = []
     for number, (payload, size, count) in enumerate(zip(payloads, sizes, counts)):
         table = found.get(number)
@@ -311,15 +393,16 @@ def _given(run: TableRun, source: Any) -> Table:
     """Raises ValueError for what does not fit the run."""
     if not hasattr(run.model, "walk"):
         raise ValueError(f"{run.family.name} does not know how likely a row is; train a table-gpt")
-    table, columns = run.sniffed(source), run.columns.columns
+    table, columns = run.sniffed(source, empty=True), run.columns.columns
     if tuple(table.schema.names) != tuple(column.name for column in columns):
         raise DataError(
             f"{table.name} has other columns than this run: {', '.join(table.schema.names[:20])}; "
             f"not {', '.join(column.name for column in columns[:20])}"
         )
+    empty = not any(batch.num_rows for batch in table.batches())
     for column in columns:
         kind = type_name(table.schema.field(column.name).type)
-        if kind != column.type:
+        if kind != column.type and not empty:  # where nothing stands, nothing says what it is
             raise DataError(f"{table.name}: column {column.name!r} is {kind}; the run was trained on {column.type}")
     return table
 
@@ -341,9 +424,7 @@ def _counted(table: Table) -> tuple[int, pa.Table]:
         if held < TRIAL:
             some.append(batch.slice(0, TRIAL - held))
             held += some[-1].num_rows
-    if not rows:
-        raise DataError(f"{table.name} holds no rows")
-    return rows, pa.Table.from_batches(some)
+    return rows, pa.Table.from_batches(some, table.schema)
 
 
 def _chunks(table: Table, size: int) -> Iterator[pa.Table]:

@@ -31,7 +31,7 @@ from latente.data.conditions import Condition
 from latente.data.errors import DataError
 from latente.data.forms import Form
 from latente.data.scales import Scale, arrow_type, float_keys, key_floats
-from latente.data.table_sources import write_table
+from latente.data.table_sources import DELIMITED, write_table
 from latente.spec import TableSpec
 
 Kind = Literal["number", "category", "boolean", "datetime", "identifier", "constant", "ignored"]
@@ -123,6 +123,18 @@ class Column:
         """The rank of each level (n,) int64: len(levels) for an unknown one, -1 for a missing one."""
         return ranks(as_levels(array, self.marker), pa.array(self.levels, pa.string()))
 
+    def written(self, array: pa.Array) -> pa.Array:
+        """Values of any type as text where the source has text: truth values as the levels that mean them."""
+        if self.type != "string":
+            return array
+        if not pa.types.is_boolean(array.type):
+            return array.cast(pa.string())
+        true, false = (
+            next((level for word in words for level in self.levels if level.lower() == word), words[0])
+            for words in (("true", "1"), ("false", "0"))
+        )
+        return pc.if_else(array, true, false)
+
     # ---- out --------------------------------------------------------------------------------------------------------
 
     def decode(self, tokens: np.ndarray, rest: np.ndarray) -> pa.Array:
@@ -133,10 +145,14 @@ class Column:
             assert self.scale is not None
             low = np.array([low for low, _ in self.bins] or [0], np.int64)
             return self._marked(self.scale.array(low[np.maximum(first - 1, 0)] + rest, first > 0))
-        rank = first - 2 if len(self.sizes) == 1 else (first - 2) * LEVELS + tokens[:, 1]
-        rank = np.minimum(rank, len(self.levels) - 1)
         levels = pa.array([*self.levels, None], pa.string())
-        return self.typed(levels.take(pa.array(np.where(first < 2, len(self.levels), rank))))
+        return self.typed(levels.take(pa.array(self.level_ranks(tokens))))
+
+    def level_ranks(self, tokens: np.ndarray) -> np.ndarray:
+        """The ranks (n,) of the levels that tokens (n, fields) stand for; len(levels) for those that stand for none."""
+        first = tokens[:, 0]
+        rank = first - 2 if len(self.sizes) == 1 else (first - 2) * LEVELS + tokens[:, 1]
+        return np.where(first < 2, len(self.levels), np.minimum(rank, len(self.levels) - 1))
 
     def typed(self, levels: pa.Array) -> pa.Array:
         """Levels, null where missing, as an array of the source's type."""
@@ -181,13 +197,28 @@ class Column:
         codes[codes < 0] = np.nan
         return codes
 
+    @property
+    def truths(self) -> bool:
+        """Whether truth values are written, as true and false in any letters."""
+        if self.kind != "boolean" or self.type != "string":
+            return False
+        return {level.lower() for level in self.levels} <= {"true", "false"}
+
+    @property
+    def parsed(self) -> bool:
+        """Whether `values` are no longer what is written."""
+        return self.truths or (self.scale is not None and self.scale.written)
+
+    def odd(self, array: pa.Array) -> bool:
+        """Whether a cell holds what `values` does not keep."""
+        if self.truths:
+            words = pc.utf8_lower(pc.drop_null(as_levels(array, self.marker)))
+            return pc.all(pc.is_in(words, pa.array(["true", "false"]))).as_py() is False
+        return self.scale is not None and self.scale.written and bool(self.scale.counted(array)[2].any())
+
     def values(self, array: pa.Array) -> pa.Array:
         """Written numbers as int64 or float64, written times as timestamps, what is written for a missing value as null."""
-        if (
-            self.kind == "boolean"
-            and self.type == "string"
-            and {level.lower() for level in self.levels} <= {"true", "false"}
-        ):
+        if self.truths:
             return pc.equal(pc.utf8_lower(as_levels(array, self.marker)), "true")
         if self.scale is None or not self.scale.written:
             return array if self.marker is None else as_levels(array, self.marker)
@@ -492,7 +523,7 @@ class Columns:
     def write(self, path: str | Path, table: pa.Table) -> Path:
         """Writes rows to a .csv or .tsv as the source is written, or to a .parquet, .arrow, .feather or .xlsx with their types. Raises
         DataError when `path` exists or is none of these."""
-        return write_table(path, table if Path(path).suffix in (".csv", ".tsv") else self.typed(table), self.form)
+        return write_table(path, table if Path(path).suffix.lower() in DELIMITED else self.typed(table), self.form)
 
     def cells(self, table: pa.Table) -> np.ndarray:
         """(n, learned columns) float64, as `Column.cells`."""

@@ -15,7 +15,7 @@ import re
 from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from latente.data.charsets import CHUNK, BadByte, Charset, charset_of, utf8_of
 from latente.data.dialects import COMMON, UNQUOTED, Layout, layout, reader_of
 from latente.data.errors import DataError, first_line
 from latente.data.files import readable, stamp
-from latente.data.forms import ROWS, Form, Table
+from latente.data.forms import ROWS, Batches, Form, Table
 from latente.data.table import TableOptions
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".tab": "tsv"}
 _SAMPLE = 1 << 20
+_CELLS, _PIECE = 1 << 20, 1 << 23  # cells and bytes that become lines at once
 _MAGIC = {
     b"PK\x03\x04": "a zip archive, as Excel files are: give it the suffix .xlsx",
     b"PAR1": "a Parquet file: give it the suffix .parquet",
@@ -48,8 +49,9 @@ _MAGIC = {
 }
 
 
-def open_delimited(path: Path, options: TableOptions, name: str | None = None) -> Table:
-    """The table in a CSV or TSV. Raises DataError for what its beginning shows; later rows are checked as they are read."""
+def open_delimited(path: Path, options: TableOptions, name: str | None = None, empty: bool = False) -> Table:
+    """The table in a CSV or TSV; it may have a header and no rows where told that it may be `empty`. Raises DataError for what its
+    beginning shows; later rows are checked as they are read."""
     import pyarrow as pa
 
     with readable(path):
@@ -57,7 +59,7 @@ def open_delimited(path: Path, options: TableOptions, name: str | None = None) -
         sample, complete = _sample(path, charset)
         kind = SUFFIXES.get(path.suffix.lower(), "csv")
         form = Form(kind, encoding=charset.codec, bom=charset.skip > 0)
-        found = layout(path, sample, complete, options, form)
+        found = layout(path, sample, complete, options, form, empty)
         schema = pa.schema([(column, pa.string()) for column in found.names])
         rows = _Rows(path, charset, found, schema)
         return Table(name or path.stem, schema, rows.batches, stamp(path), found.form, notes=found.notes)
@@ -246,7 +248,7 @@ class _Rows:
             column = found.names[min(len(cells), len(found.names)) - 1]
             where = f"{self.path}, line {first}, column {column!r}"
             return DataError(f"{where}: a quoted cell is never closed; close or remove the quote")
-        if len(cells) == found.width and not (form.trailing and cells[-1]):
+        if not cells or (len(cells) == found.width and not (form.trailing and cells[-1])):
             return None
         return _ragged(self.path, first, end, cells, found)
 
@@ -317,30 +319,32 @@ def _ragged(path: Path, first: int, last: int, cells: Sequence[str], found: Layo
 # ---- writing -------------------------------------------------------------------------------------------------------
 
 
-def write_delimited(path: Path, table: pa.Table, form: Form) -> None:
-    """Writes a table as `form` says; what is no text becomes it. Raises DataError for a character its encoding lacks."""
-    import pyarrow as pa
+def write_delimited(path: Path, schema: pa.Schema, batches: Batches, form: Form) -> None:
+    """Writes rows as `form` says; what is no text becomes it. They are read twice where `looked_at_first`. Raises DataError for a
+    character its encoding lacks."""
+    names, whole = list(schema.names), _whole_seconds(schema, batches)
 
-    names = [str(name) for name in table.column_names]
-    columns = [as_text(column) for column in table.columns]
-    if len(columns) == 1:
-        columns = [columns[0].fill_null("")]  # written as "", since a line of nothing is no row
-    texts = pa.table(columns, names)
-    if not form.quote and _torn(
-        [pa.chunked_array([[name], *column.chunks], pa.string()) for name, column in zip(names, texts.columns)], form
-    ):
+    def texts() -> Iterator[pa.RecordBatch]:
+        return (text for batch in batches() for text in _texts(batch, whole))
+
+    if not form.quote and _torn(names, texts(), form):
         form = replace(form, quote='"')
     encoding = "utf-8-sig" if form.bom and form.encoding == "utf-8" else form.encoding
     try:
         with path.open("w", encoding=encoding, newline="") as file:
             file.write(_head(names, form))
-            for batch in texts.to_batches(ROWS):
+            for batch in texts():
                 file.writelines(_lines(batch, form))
     except UnicodeEncodeError as error:
         sign = error.object[error.start]
         raise DataError(
             f"{sign!r} cannot be written in {form.encoding}, the encoding of the source; write a .parquet"
         ) from None
+
+
+def looked_at_first(schema: pa.Schema, form: Form) -> bool:
+    """Whether how the first row is written depends on the last one: on whether any cell needs quotes, or moments parts of a second."""
+    return not form.quote or bool(_moments(schema))
 
 
 def comes_back(path: Path, table: Table) -> bool:
@@ -358,41 +362,97 @@ def comes_back(path: Path, table: Table) -> bool:
         return not file.read(1)
 
 
-def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Any column as strings: numbers as Python shows them, dates as ISO 8601, what has parts as JSON."""
+def as_text(column: pa.Array, whole: bool = False) -> pa.Array:
+    """Any column as strings: numbers as Python shows them, dates as ISO 8601, moments without a part of a second where told that all
+    are `whole`, what has parts as JSON."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    if pa.types.is_timestamp(column.type):
-        whole = pc.all(pc.equal(pc.subsecond(column), 0)).as_py() is not False
-        column = column.cast(pa.timestamp("s", column.type.tz)) if whole else column
+    if pa.types.is_timestamp(column.type) and whole:
+        column = column.cast(pa.timestamp("s", column.type.tz))
     if pa.types.is_nested(column.type) or pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
         cells = [
             None if cell is None else json.dumps(cell, ensure_ascii=False, default=str) for cell in column.to_pylist()
         ]
-        return pa.chunked_array([pa.array(cells, pa.string())])
+        return pa.array(cells, pa.string())
     texts = column.cast(pa.string())
     if pa.types.is_floating(column.type):
-        whole = pc.match_substring_regex(texts, r"^-?\d+$")
-        texts = pc.if_else(whole, pc.binary_join_element_wise(texts, ".0", ""), texts)
+        no_point = pc.match_substring_regex(texts, r"^-?\d+$")
+        texts = pc.if_else(no_point, pc.binary_join_element_wise(texts, ".0", ""), texts)
     return texts
 
 
-def _torn(columns: Sequence[pa.ChunkedArray], form: Form) -> bool:
-    """Whether cells written without quotes, of which the first is the name, would be read as something else."""
+def _moments(schema: pa.Schema) -> list[int]:
+    """Which columns hold moments."""
+    import pyarrow as pa
+
+    kinds = (kind.value_type if pa.types.is_dictionary(kind) else kind for kind in schema.types)
+    return [at for at, kind in enumerate(kinds) if pa.types.is_timestamp(kind)]
+
+
+def _whole_seconds(schema: pa.Schema, batches: Batches) -> set[int]:
+    """Which columns hold moments of whole seconds alone."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    def some(pattern: str) -> bool:
-        return any(pc.any(pc.match_substring_regex(column, pattern)).as_py() for column in columns)
+    def whole(column: pa.Array) -> bool:
+        column = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+        return pc.all(pc.equal(pc.subsecond(column), 0)).as_py() is not False
 
-    quotes = some('^"') and (form.delimiter not in UNQUOTED or len(columns) == 1 or some('"$'))
-    spaces = any(  # which would be taken for padding
-        (pc.mean(pc.starts_with(column.slice(1), " ").cast(pa.int8())).as_py() or 0) > 0.9 for column in columns
-    )
-    return quotes or spaces or some(rf"[{re.escape(_signs(form, len(columns)))}\r\n]|^$")
+    found = set(_moments(schema))
+    if found:
+        for batch in batches():
+            found = {at for at in found if whole(batch.column(at))}
+    return found
+
+
+def _texts(batch: pa.RecordBatch, whole: set[int]) -> Iterator[pa.RecordBatch]:
+    """Rows as strings, few enough to become lines at once."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    size = max(1, _CELLS // batch.num_columns)
+    for start in range(0, len(batch), size):
+        part = batch.slice(start, size)
+        columns = [as_text(column, at in whole) for at, column in enumerate(part.columns)]
+        if len(columns) == 1:
+            columns = [pc.fill_null(columns[0], "")]  # written as "", since a line of nothing is no row
+        yield from _pieces(pa.RecordBatch.from_arrays(columns, batch.schema.names))
+
+
+def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    if len(batch) < 2 or batch.nbytes <= _PIECE:
+        yield batch
+    else:
+        yield from _pieces(batch.slice(0, len(batch) // 2))
+        yield from _pieces(batch.slice(len(batch) // 2))
+
+
+def _torn(names: Sequence[str], batches: Iterator[pa.RecordBatch], form: Form) -> bool:
+    """Whether names and cells written without quotes would be read as something else."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    def some(column: pa.Array, pattern: str) -> bool:
+        return bool(pc.any(pc.match_substring_regex(column, pattern)).as_py())
+
+    special = rf"[{re.escape(_signs(form, len(names)))}\r\n]|^$"
+    opened = closed = False
+    spaces, cells = [0] * len(names), [0] * len(names)
+    heads = pa.RecordBatch.from_arrays([pa.array([name]) for name in names], list(names))
+    for number, batch in enumerate(chain([heads], batches)):
+        for at, column in enumerate(batch.columns):
+            if some(column, special):
+                return True
+            opened, closed = opened or some(column, '^"'), closed or some(column, '"$')
+            if number:
+                spaces[at] += pc.sum(pc.starts_with(column, " ")).as_py() or 0
+                cells[at] += len(column) - column.null_count
+    if opened and (closed or form.delimiter not in UNQUOTED or len(names) == 1):
+        return True
+    return any(padding > 0.9 * all_ for padding, all_ in zip(spaces, cells))  # would be taken for padding
 
 
 def _signs(form: Form, columns: int) -> str:

@@ -100,10 +100,10 @@ def reader_of(
     )
 
 
-def layout(path: Path, sample: str, complete: bool, options: TableOptions, form: Form) -> Layout:
+def layout(path: Path, sample: str, complete: bool, options: TableOptions, form: Form, empty: bool = False) -> Layout:
     """What the beginning of a file says. `form` brings kind, encoding and mark; the rest is found out or taken from options.
 
-    Raises DataError when the sample holds no row, or a header that names two columns alike.
+    Raises DataError when the sample holds no row (or, `empty`, no header), or a header that names two columns alike.
     """
     line_end, notes = _line_end(sample)
     best = _best(sample, complete, options, notes)
@@ -112,7 +112,7 @@ def layout(path: Path, sample: str, complete: bool, options: TableOptions, form:
     header = not _headerless(best)
     width = max(best.width, len(best.rows[0].cells)) if best.fits else len(best.rows[0].cells)
     body = best.rows[1:] if header else best.rows
-    if not body:
+    if not body and not empty:
         raise DataError(f"{path} has a header and no rows under it; add rows")
     before = best.rows[0].end if header else best.rows[0].line - 1
     prefix = "".join(_lines(sample, before))

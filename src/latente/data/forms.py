@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 ROWS = 1 << 16
 """rows in a batch, at most"""
+Batches = Callable[[], "Iterator[pa.RecordBatch]"]
+"""rows that can be read again and again"""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Table:
     name: str
     schema: pa.Schema
     """of a CSV every column is a string: the cells as they are written, null where nothing stands, "" where "" does"""
-    batches: Callable[[], Iterator[pa.RecordBatch]]
+    batches: Batches
     """at most 65,536 rows each; raises DataError naming the line of what is wrong"""
     stamp: str | None
     """what identifies the content without reading it; None: in memory, not cached"""

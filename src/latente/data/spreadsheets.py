@@ -17,7 +17,7 @@ from latente.data.delimited import as_text
 from latente.data.dialects import unique_names
 from latente.data.errors import DataError, first_line
 from latente.data.files import readable, stamp
-from latente.data.forms import Form, Table
+from latente.data.forms import Batches, Form, Table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 MOST_ROWS, MOST_COLUMNS, LONGEST = 1_048_575, 16_384, 32_767
 """what a sheet holds below its header, and a cell"""
 _MISSING = "Excel files need the openpyxl library: pip install 'latente[excel]'"
-_LOOK = 30
+_LOOK, _CELLS = 30, 1 << 16
 _MIDNIGHT = time()
 _ERRORS = frozenset({"#N/A", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#NULL!"})
 
 
-def open_spreadsheet(path: Path, sheet: str | None) -> Table:
-    """A sheet of an Excel file, the first unless one is named. Raises DataError for what is none, and lists the sheets."""
+def open_spreadsheet(path: Path, sheet: str | None, empty: bool = False) -> Table:
+    """A sheet of an Excel file, the first unless one is named. Raises DataError for what is none, and lists the sheets; for one with
+    a header and no rows too, unless it may be `empty`."""
     import pyarrow as pa
 
     if path.suffix.lower() == ".xls":
@@ -47,10 +48,10 @@ def open_spreadsheet(path: Path, sheet: str | None) -> Table:
         notes.append(f"sheet {name!r} of {', '.join(map(repr, all_names))}; another with --excel-sheet")
     if above:
         notes.append(f"{above} line{'s' * (above > 1)} above the header left out")
-    if not count:
+    if not count and not (empty and header):
         others = f"; name another with --excel-sheet: {', '.join(all_names)}" if len(all_names) > 1 else "; add rows"
         raise DataError(f"{where} has no rows under a header{others}")
-    headless = all(isinstance(cell, int | float) for cell in header[: len(kinds)])
+    headless = count > 0 and all(isinstance(cell, int | float) for cell in header[: len(kinds)])
     if headless:
         notes.append(f"no header: the first row holds numbers; columns are called column_1 to column_{len(kinds)}")
         names = [f"column_{number}" for number in range(1, len(kinds) + 1)]
@@ -173,26 +174,15 @@ def _word(cell: Any) -> str:
 # ---- writing -------------------------------------------------------------------------------------------------------
 
 
-def write_spreadsheet(path: Path, table: pa.Table, sheet: str | None) -> None:
-    """Writes a table as one sheet. Raises DataError for what a sheet cannot hold."""
-    import pyarrow as pa
-
+def write_spreadsheet(path: Path, schema: pa.Schema, batches: Batches, sheet: str | None) -> None:
+    """Writes rows, which are read twice, as one sheet. Raises DataError for what a sheet cannot hold."""
     try:
         import openpyxl
         from openpyxl.cell import WriteOnlyCell
     except ImportError:
         raise DataError(_MISSING) from None
-    if len(table) > MOST_ROWS or table.num_columns > MOST_COLUMNS:
-        raise DataError(
-            f"{len(table):,} rows of {table.num_columns:,} columns are more than an Excel sheet holds "
-            f"({MOST_ROWS:,} x {MOST_COLUMNS:,}); write a .csv or a .parquet"
-        )
-    names = [str(name) for name in table.column_names]
-    table = pa.table([_plain(column) for column in table.columns], names)
-    _check(pa.chunked_array([names]), 0, "header")
-    for name, column in zip(names, table.columns):
-        if pa.types.is_string(column.type):
-            _check(column, 1, f"column {name!r}")
+    names = [str(name) for name in schema.names]
+    _check_cells(names, batches())
     book = openpyxl.Workbook(write_only=True)
     page = book.create_sheet(sheet or "Sheet1")
 
@@ -203,14 +193,50 @@ def write_spreadsheet(path: Path, table: pa.Table, sheet: str | None) -> None:
         made.data_type = "s"  # else a text that begins with = would be a formula
         return made
 
-    page.append([cell(name) for name in names])
-    for batch in table.to_batches(8192):
-        for values in zip(*(column.to_pylist() for column in batch.columns)):
-            page.append([cell(value) for value in values])
+    try:
+        page.append([cell(name) for name in names])
+        for columns in _columns(batches()):
+            for values in zip(*(column.to_pylist() for column in columns)):
+                page.append([cell(value) for value in values])
+    except BaseException:
+        page.close()
+        raise
     book.save(path)
 
 
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def check_sheet(rows: int, columns: int) -> None:
+    """Raises DataError for more than a sheet holds."""
+    if rows > MOST_ROWS or columns > MOST_COLUMNS:
+        raise DataError(
+            f"{rows:,} rows of {columns:,} columns are more than an Excel sheet holds "
+            f"({MOST_ROWS:,} x {MOST_COLUMNS:,}); write a .csv or a .parquet"
+        )
+
+
+def _check_cells(names: Sequence[str], batches: Iterator[pa.RecordBatch]) -> None:
+    """Raises DataError for what a sheet cannot hold."""
+    import pyarrow as pa
+
+    check_sheet(0, len(names))
+    _check(pa.array(names), 0, "header")
+    rows = 0
+    for columns in _columns(batches):
+        for name, column in zip(names, columns):
+            if pa.types.is_string(column.type):
+                _check(column, rows + 1, f"column {name!r}")
+        rows += len(columns[0])
+        check_sheet(rows, len(names))
+
+
+def _columns(batches: Iterator[pa.RecordBatch]) -> Iterator[list[pa.Array]]:
+    """The columns of as many rows at a time as may be held as Python's own values, as Excel knows them."""
+    for batch in batches:
+        size = max(1, _CELLS // batch.num_columns)
+        for start in range(0, len(batch), size):
+            yield [_plain(column) for column in batch.slice(start, size).columns]
+
+
+def _plain(column: pa.Array) -> pa.Array:
     """A column as strings, unless Excel knows its kind."""
     import pyarrow as pa
 
@@ -219,7 +245,7 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column.cast(kind) if any(is_kind(kind) for is_kind in known) else as_text(column)
 
 
-def _check(column: pa.ChunkedArray, first: int, name: str) -> None:
+def _check(column: pa.Array, first: int, name: str) -> None:
     """Raises DataError for the first text that no cell can hold."""
     import pyarrow.compute as pc
 

@@ -4,25 +4,29 @@ CSV, TSV (delimited.py), Excel (spreadsheets.py), Parquet, Arrow, hf:NAME, a nam
 pa.Table --write_table--> .csv .tsv .parquet .arrow .feather .xlsx; --as_frame--> what was in memory
 """
 
+# pyright: reportAttributeAccessIssue=false
+# pyarrow.compute makes its functions when it is imported, where pyright does not see them.
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latente.data import delimited, hub, named
-from latente.data.delimited import open_delimited, write_delimited
+from latente.data.delimited import looked_at_first, open_delimited, write_delimited
 from latente.data.errors import DataError, first_line
 from latente.data.files import located, readable, stamp
-from latente.data.forms import ROWS, Form, Table
+from latente.data.forms import ROWS, Batches, Form, Table
 from latente.data.image_sources import bytes_column
-from latente.data.spreadsheets import open_spreadsheet, write_spreadsheet
+from latente.data.spreadsheets import check_sheet, open_spreadsheet, write_spreadsheet
 from latente.data.table import TableOptions
+from latente.drafts import draft
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,40 +35,44 @@ __all__ = ["TABLE_SUFFIXES", "Form", "Table", "as_frame", "check_table_output", 
 
 _PARQUET, _ARROW, _EXCEL = (".parquet", ".pq"), (".arrow", ".feather", ".ipc"), (".xlsx", ".xlsm", ".xls")
 TABLE_SUFFIXES = frozenset({*delimited.SUFFIXES, *_PARQUET, *_ARROW, *_EXCEL})
-OUTPUTS = (".csv", ".tsv", ".parquet", ".arrow", ".feather", ".xlsx")
+DELIMITED = (".csv", ".tsv")
+OUTPUTS = (*DELIMITED, ".parquet", ".arrow", ".feather", ".xlsx")
+# What is written together: so many rows, or so many bytes, of which each column of a batch takes some more.
+_GROUP, _HELD, _OVERHEAD = 1 << 20, 1 << 26, 1 << 10
 
 
-def sniff(source: Any, options: TableOptions | None = None) -> Table:
-    """The table a path, a name, `hf:NAME`, a frame, arrays by name or a list of rows stands for. Raises DataError, one line."""
+def sniff(source: Any, options: TableOptions | None = None, *, empty: bool = False) -> Table:
+    """The table a path, a name, `hf:NAME`, a frame, arrays by name or a list of rows stands for. Raises DataError, one line; for one
+    that has columns and no rows too, unless it may be `empty`."""
     options = options or TableOptions()
     if not isinstance(source, str | Path):
-        return _in_memory(source)
+        return _in_memory(source, empty)
     text = str(source)
     if text == "adult":
         return open_delimited(named.adult(), options, "adult")
     if text in named.NAMES["table"]:
         return _of_arrow(named.table(text), text, Form("frame", frame="arrow"), f"{text} of {named.edition()}")
     if text.startswith(hub.PREFIX):
-        return _hub(text.removeprefix(hub.PREFIX))
+        return _hub(text.removeprefix(hub.PREFIX), empty)
     path = located(source)
     with readable(path):
         if path.is_dir():
             raise DataError(f"{path} is a folder; name one file of rows: {', '.join(OUTPUTS)}")
-        return _file(path, options)
+        return _file(path, options, empty)
 
 
-def _file(path: Path, options: TableOptions) -> Table:
+def _file(path: Path, options: TableOptions, empty: bool) -> Table:
     suffix = path.suffix.lower()
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty: it holds no rows")
     if suffix in _PARQUET:
-        return _parquet(path)
+        return _parquet(path, empty)
     if suffix in _ARROW:
-        return _arrow(path)
+        return _arrow(path, empty)
     if suffix in _EXCEL:
-        return open_spreadsheet(path, options.excel_sheet)
+        return open_spreadsheet(path, options.excel_sheet, empty)
     if suffix in (*delimited.SUFFIXES, ".txt", ".dat", ".data", ""):
-        return open_delimited(path, options)
+        return open_delimited(path, options, empty=empty)
     raise DataError(f"{path} is not a source of rows: {', '.join(sorted(TABLE_SUFFIXES))}")
 
 
@@ -134,12 +142,12 @@ def _parsed(path: Path, kind: str) -> Iterator[None]:
         raise DataError(f"{path} cannot be read as {kind}: {first_line(error)[:200]}") from None
 
 
-def _parquet(path: Path) -> Table:
+def _parquet(path: Path, empty: bool) -> Table:
     import pyarrow.parquet as pq
 
     with _parsed(path, "Parquet"), pq.ParquetFile(path) as file:
         schema, rows = file.schema_arrow, file.metadata.num_rows
-    _rows_and_names(str(path), rows, schema.names)
+    _rows_and_names(str(path), rows or empty, schema.names)
 
     def batches() -> Iterator[pa.RecordBatch]:
         with readable(path), _parsed(path, "Parquet"), pq.ParquetFile(path, pre_buffer=False) as file:
@@ -148,7 +156,7 @@ def _parquet(path: Path) -> Table:
     return Table(path.stem, schema, batches, stamp(path), Form("parquet"))
 
 
-def _arrow(path: Path) -> Table:
+def _arrow(path: Path, empty: bool) -> Table:
     import pyarrow as pa
 
     stream = path.open("rb").read(6) != b"ARROW1"
@@ -163,8 +171,7 @@ def _arrow(path: Path) -> Table:
 
     with _parsed(path, "Arrow"), pa.memory_map(str(path)) as source:
         schema = (pa.ipc.open_stream if stream else pa.ipc.open_file)(source).schema
-    rows = next((len(batch) for batch in batches() if len(batch)), 0)
-    _rows_and_names(str(path), rows, schema.names)
+    _rows_and_names(str(path), empty or any(len(batch) for batch in batches()), schema.names)
     return Table(path.stem, schema, batches, stamp(path), Form("arrow"))
 
 
@@ -174,7 +181,8 @@ def _sliced(batches: Any) -> Iterator[pa.RecordBatch]:
             yield batch.slice(start, ROWS)
 
 
-def _rows_and_names(where: str, rows: int, names: Sequence[str]) -> None:
+def _rows_and_names(where: str, rows: int | bool, names: Sequence[str]) -> None:
+    """Raises DataError where there are no columns, no rows, or two columns of a name."""
     if not names:
         raise DataError(f"{where} has no columns")
     if not rows:
@@ -191,12 +199,12 @@ def _rows_and_names(where: str, rows: int, names: Sequence[str]) -> None:
 # ---- hub and memory ------------------------------------------------------------------------------------------------
 
 
-def _hub(name: str) -> Table:
+def _hub(name: str, empty: bool) -> Table:
     parts = hub.parts_of(name)
     splits = hub.ordered(parts)
     schema = hub.schema_of(parts)
     rows = {split: len(parts[split]) for split in splits}
-    _rows_and_names(f"hf:{name}", sum(rows.values()), schema.names)
+    _rows_and_names(f"hf:{name}", sum(rows.values()) or empty, schema.names)
 
     def batches() -> Iterator[pa.RecordBatch]:
         for split in splits:
@@ -222,7 +230,7 @@ def _library(source: Any) -> str | None:
     return "rows" if listed and all(isinstance(row, Mapping) for row in source) else None
 
 
-def _in_memory(source: Any) -> Table:
+def _in_memory(source: Any, empty: bool) -> Table:
     import pyarrow as pa
 
     library, notes, dtypes = _library(source), [], ()
@@ -241,13 +249,13 @@ def _in_memory(source: Any) -> Table:
         table = _from_columns({name: [row.get(name) for row in source] for name in names})
     else:
         table = _from_columns(source)
-    found = _of_arrow(table, "table", Form("frame", frame=library, dtypes=dtypes), None)
+    found = _of_arrow(table, "table", Form("frame", frame=library, dtypes=dtypes), None, empty)
     found.notes += notes
     return found
 
 
-def _of_arrow(table: pa.Table, name: str, form: Form, key: str | None) -> Table:
-    _rows_and_names(f"the {name} in memory", len(table), table.column_names)
+def _of_arrow(table: pa.Table, name: str, form: Form, key: str | None, empty: bool = False) -> Table:
+    _rows_and_names(f"the {name} in memory", len(table) or empty, table.column_names)
     return Table(name, table.schema, partial(table.to_batches, ROWS), key, form)  # type: ignore[arg-type]
 
 
@@ -258,7 +266,7 @@ def _from_pandas(frame: Any, notes: list[str]) -> pa.Table:
         raise DataError("the frame has columns on several levels; join their names into one")
     if type(frame.index).__name__ != "RangeIndex":
         notes.append("the index of the frame is left out; reset_index() makes it a column")
-    _rows_and_names("the frame", len(frame), [str(name) for name in frame.columns])
+    _rows_and_names("the frame", True, [str(name) for name in frame.columns])
     arrays = [_array(str(name), partial(pa.Array.from_pandas, frame[name])) for name in frame.columns]
     return pa.table(arrays, [str(name) for name in frame.columns])
 
@@ -295,12 +303,14 @@ def _array(name: str, make: Callable[[], Any]) -> Any:
 # ---- the way back --------------------------------------------------------------------------------------------------
 
 
-def check_table_output(path: Path) -> None:
-    """Raises DataError when rows cannot be written to `path`: it exists, or is of no known kind."""
+def check_table_output(path: Path, rows: int = 0, columns: int = 0) -> None:
+    """Raises DataError when so many rows cannot be written to `path`: it exists, is of no known kind, or holds no more than fewer."""
     if path.exists() or path.is_symlink():
         raise DataError(f"--out {path} exists already; choose another")
     if path.suffix.lower() not in OUTPUTS:
         raise DataError(f"--out {path}: rows go to {', '.join(OUTPUTS)}")
+    if path.suffix.lower() == ".xlsx":
+        check_sheet(rows, columns)
 
 
 def write_table(path: str | Path, table: pa.Table, form: Form | None = None) -> Path:
@@ -308,35 +318,120 @@ def write_table(path: str | Path, table: pa.Table, form: Form | None = None) -> 
 
     Raises DataError for a path that exists, a suffix that is unknown, and cells that the kind of file cannot hold.
     """
+    check_table_output(Path(path), len(table), table.num_columns)
+    return write_rows(path, table.schema, partial(_batches, table), form)
+
+
+def write_rows(path: str | Path, schema: pa.Schema, batches: Batches, form: Form | None = None) -> Path:
+    """As `write_table`, of rows that come batch by batch, of which only a few are held. They are read once, or twice where
+    `read_twice`."""
     path = Path(path)
-    check_table_output(path)
-    draft = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    try:
+    check_table_output(path, 0, len(schema))
+    with writing(path), draft(path) as hidden:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(draft, path.suffix.lower(), table, form)
-        draft.replace(path)
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
+        _write(hidden, path.suffix.lower(), schema, batches, form)
+        with hidden.open("r+b") as file:
+            os.fsync(file.fileno())
     return path
 
 
-def _write(draft: Path, suffix: str, table: pa.Table, form: Form | None) -> None:
-    if suffix in (".csv", ".tsv"):
-        write_delimited(draft, table, form_for(suffix, form))
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what the system says while `path` is written into DataError, one line."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+@contextmanager
+def read_again(batches: Iterable[pa.RecordBatch], schema: pa.Schema, folder: Path) -> Iterator[Batches]:
+    """Rows that come once, to be read again and again: they lie in a nameless file in `folder` meanwhile."""
+    import pyarrow as pa
+
+    with tempfile.TemporaryFile(dir=folder) as file:
+        with pa.ipc.new_stream(file, schema) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+
+        def read() -> Iterator[pa.RecordBatch]:
+            file.seek(0)
+            yield from pa.ipc.open_stream(file)
+
+        yield read
+
+
+def read_twice(suffix: str, schema: pa.Schema, form: Form | None) -> bool:
+    """Whether `write_rows` reads rows twice for a file of that suffix: all of them decide how, or whether, the first can be written."""
+    return suffix == ".xlsx" or (suffix in DELIMITED and looked_at_first(schema, form_for(suffix, form)))
+
+
+def _batches(table: pa.Table) -> Iterator[pa.RecordBatch]:
+    return iter(table.to_batches(ROWS))
+
+
+def _write(hidden: Path, suffix: str, schema: pa.Schema, batches: Batches, form: Form | None) -> None:
+    if suffix in DELIMITED:
+        write_delimited(hidden, schema, batches, form_for(suffix, form))
     elif suffix == ".xlsx":
-        write_spreadsheet(draft, table, form.sheet if form else None)
+        write_spreadsheet(hidden, schema, batches, form.sheet if form else None)
     elif suffix == ".parquet":
         import pyarrow.parquet as pq
 
-        pq.write_table(table, draft)
+        with pq.ParquetWriter(hidden, schema) as file:
+            for group in _groups(batches(), schema):
+                file.write_table(group)
     else:
         import pyarrow as pa
 
-        with pa.ipc.new_file(str(draft), table.schema) as writer:
-            writer.write_table(table, ROWS)
+        options = pa.ipc.IpcWriteOptions(emit_dictionary_deltas=True)
+        with pa.ipc.new_file(str(hidden), schema, options=options) as writer:
+            for batch in _growing(batches()):
+                writer.write_batch(batch)
+
+
+def _groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Rows that are written together."""
+    import pyarrow as pa
+
+    held: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in batches:
+        held.append(batch)
+        rows, size = rows + len(batch), size + batch.nbytes + _OVERHEAD * batch.num_columns
+        if rows >= _GROUP or size >= _HELD:
+            yield pa.Table.from_batches(held, schema)
+            held, rows, size = [], 0, 0
+    if held:
+        yield pa.Table.from_batches(held, schema)
+
+
+def _growing(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Rows whose dictionaries begin with those of the rows before: an Arrow file can hold no others. Raises DataError for one that
+    grows without end."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    known: dict[int, pa.Array] = {}
+    for batch in batches:
+        columns: list[Any] = batch.columns
+        for at, column in enumerate(columns):
+            if not pa.types.is_dictionary(column.type):
+                continue
+            own, before = column.dictionary, known.get(at, column.dictionary)
+            if not own.equals(before):
+                both = pa.concat_arrays([before, own.filter(pc.invert(pc.is_in(own, before)))])
+                if both.nbytes > _HELD:
+                    name = batch.schema.names[at]
+                    raise DataError(
+                        f"column {name!r} has too many different values for an Arrow file; write a .parquet"
+                    )
+                places = pc.index_in(own, both).cast(column.type.index_type)
+                columns[at] = pa.DictionaryArray.from_arrays(
+                    places.take(column.indices), both, ordered=column.type.ordered
+                )
+            known[at] = columns[at].dictionary
+        yield pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
 def form_for(suffix: str, form: Form | None) -> Form:

@@ -158,10 +158,10 @@ class TableRun(Run):
 
     # ---- rows that are given ---------------------------------------------------------------------------------------------
 
-    def sniffed(self, source: Any) -> Table:
-        """The table a source stands for, read as this run's own was."""
+    def sniffed(self, source: Any, *, empty: bool = False) -> Table:
+        """The table a source stands for, read as this run's own was; it may have no rows where told that it may be `empty`."""
         options = self.record["data"]["options"]
-        return sniff(source, TableOptions(**{name: options[name] for name in READING}))
+        return sniff(source, TableOptions(**{name: options[name] for name in READING}), empty=empty)
 
     def read(self, source: Any) -> pa.Table:
         """Rows of the columns this run has learned; a column that is not there is empty. Raises ValueError for other columns."""
@@ -173,13 +173,10 @@ class TableRun(Run):
             )
         empty = pa.nulls(len(table), pa.string())
         made = {
-            c.name: self._cast(table, c.name, c.type) if c.name in table.column_names else empty
+            c.name: c.written(whole(table[c.name])) if c.name in table.column_names else empty
             for c in self.columns.learned
         }
         return pa.table(made)
-
-    def _cast(self, table: pa.Table, name: str, kind: str) -> Any:
-        return table[name].cast(pa.string()) if kind == "string" else table[name]
 
     def _known(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Tokens (n,F), rest (n, columns), exact (n, columns), and which fields are known (n,F): those of cells that are not empty."""
