@@ -899,7 +899,7 @@ def test_the_walk_expects_what_the_network_does(spec):
         batch, level = spec.example(6, keyed(0)), torch.tensor([0, 1, 2, 3, 4, 7])
         symbols = model.scaled(batch["x"], level).round().long()
         half = torch.tensor(model.coder.symbols)[:, None, None] // 2
-        parts = model.coder.logits(symbols, level, batch.get("label"))
+        parts = [*chain(*model.coder.logits(symbols, level, batch.get("label")))]
         expected = [
             part[:, row, column]
             for row in range(parts[0].shape[1])
@@ -928,7 +928,7 @@ def test_bits_between_two_symbols_are_between_theirs_and_have_a_slope():
     torch.nn.init.normal_(model.coder.heads[0].out.bias)
     level = torch.zeros(1, dtype=torch.int64)
     symbols = torch.zeros(1, 8, 2, 2)
-    costs = [-torch.log_softmax(part, 3) / math.log(2) for part in model.coder.logits(symbols, level)]
+    costs = [-torch.log_softmax(part, 3) / math.log(2) for part in chain(*model.coder.logits(symbols, level))]
     zero, one = (torch.stack([cost[..., cost.shape[-1] // 2 + more] for cost in costs], 1) for more in (0, 1))
     y = torch.full((1, 8, 2, 2), 0.3, requires_grad=True)
     bits = model._bits(y, symbols, model.coder.logits(symbols, level))

@@ -18,6 +18,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -271,7 +272,7 @@ class Coder(nn.Module):
         return self.level(level) if self.label is None else self.level(level) + self.label(label)
 
     def logits(self, symbols: Tensor, level: Tensor, label: Tensor | None = None) -> list[Tensor]:
-        """What each symbol of (B,K,h,w) may be, given those before it, row by row, place by place: K times (B,h,w,S)."""
+        """What each symbol of (B,K,h,w) may be, given those before it, row by row, place by place: (k,B,h,w,S) for the k channels of S."""
         seen = symbols.float()
         places = self.rows.weight.T[:, :, None] + self.columns.weight.T[:, None, :]
         h = causal(seen, self.first.weight, self.before) + self.first.bias[:, None, None]
@@ -280,8 +281,17 @@ class Coder(nn.Module):
             inner = F.relu(causal(h, wide.weight, NEAR) + wide.bias[:, None, None])
             h = h + F.conv2d(inner, narrow.weight[:, :, None, None], narrow.bias)
         both = torch.cat([F.relu(h), seen.to(h.dtype)], 1).permute(0, 2, 3, 1)
-        width = self.config.width
-        return [head(both[..., : width + channel]).float() for channel, head in enumerate(self.heads)]
+        # All heads at once: one matrix, that is 0 where a head does not see so far.
+        rows = [F.pad(head.hidden.weight, (0, len(self.heads) - channel)) for channel, head in enumerate(self.heads)]
+        inner = F.relu(F.linear(both, torch.cat(rows), torch.cat([head.hidden.bias for head in self.heads])))
+        inner, found, first = inner.unflatten(3, (len(rows), -1)).permute(3, 0, 1, 2, 4), [], 0
+        for _, alike in groupby(self.heads, key=lambda head: head.out.out_features):
+            heads = [*alike]
+            out, bias = torch.stack([head.out.weight for head in heads]), torch.stack([head.out.bias for head in heads])
+            logits = inner[first : first + len(heads)].flatten(1, 3) @ out.mT + bias[:, None]
+            found.append(logits.float().unflatten(1, (len(seen), *self.grid)))
+            first += len(heads)
+        return found
 
     def forward(self, y: Tensor, symbols: Tensor, level: Tensor, label: Tensor | None) -> tuple[list[Tensor], Tensor]:
         """`logits` of `symbols`, and `pixels` of y, both (B,K,h,w), the same but for their slopes."""
@@ -381,18 +391,19 @@ class Model(nn.Module):
     def _bits(self, y: Tensor, symbols: Tensor, logits: list[Tensor], between: bool = False) -> Tensor:
         """What an image's symbols cost, (B,), with the slope of what numbers between two symbols cost, in proportion; `between`: that
         cost itself, of `symbols` that lie between as well."""
-        below = y.detach().floor()
-        share, total = y - below, y.new_zeros(len(y))
-        for channel, part in enumerate(logits):
-            of = part.shape[-1]
-            cost = -F.log_softmax(part, 3) / math.log(2)
-            at = (torch.stack([below[:, channel], below[:, channel] + 1, symbols[:, channel]], 3) + of // 2).long()
-            low, high, there = cost.gather(3, at.clamp(max=of - 1)).unbind(3)
+        y, symbols = y.transpose(0, 1), symbols.transpose(0, 1)
+        below, total, first = y.detach().floor(), y.new_zeros(y.shape[1]), 0
+        for part in logits:
+            of, at = part.shape[-1], slice(first, first + len(part))
+            near = torch.stack([below[at], below[at] + 1, symbols[at]][: 2 if between else 3], 4) + of // 2
+            cost = -F.log_softmax(part, 4).gather(4, near.long().clamp(max=of - 1))
+            low, high, *there = cost.unbind(4)
             if not between:
                 low, high = low.detach(), high.detach()
-            sloped = low * (1 - share[:, channel]) + high * share[:, channel]
-            total = total + (sloped if between else there + sloped - sloped.detach()).flatten(1).sum(1)
-        return total
+            sloped = low + (high - low) * (y - below)[at]
+            total = total + (sloped if between else there[0] + sloped - sloped.detach()).sum((0, 2, 3))
+            first += len(part)
+        return total / math.log(2)
 
     # ---- use ------------------------------------------------------------------------------------------------------
 
