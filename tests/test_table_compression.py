@@ -923,11 +923,25 @@ def test_a_frame_is_as_likely_as_the_csv_it_is_of(writer):
     assert (run.fill(rows)["member"] == rows["member"]).all()
 
 
-def test_a_place_that_cannot_be_written_to_is_one_line(writer, tmp_path, capsys):
+def test_a_gap_among_truth_values_is_filled_as_in_the_csv(writer, tmp_path):
+    run, path = writer
+    rows = pd.read_csv(path)[:50].astype({"member": "boolean"})
+    rows.loc[[2, 7], "member"] = None
+    rows.to_csv(tmp_path / "gaps.csv", index=False)
+    full = run.fill(rows)
+    pd.testing.assert_frame_equal(full, run.fill(str(tmp_path / "gaps.csv")))
+    assert full["member"].notna().all()
+    predicted = run.predict(rows, "member")
+    pd.testing.assert_frame_equal(predicted, run.predict(str(tmp_path / "gaps.csv"), "member"))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".arrow", ".xlsx"])
+def test_a_place_that_cannot_be_written_to_is_one_line(writer, tmp_path, capsys, suffix):
     run, path = writer
     compress(run, str(path), tmp_path / "set.latente", verify=False)
     (tmp_path / "file").write_text("mine")
-    before = sorted(tmp_path.iterdir())
-    assert main(["decompress", str(tmp_path / "set.latente"), "--out", str(tmp_path / "file" / "back.csv")]) == 2
-    assert capsys.readouterr().err.strip().count("\n") <= 1 and sorted(tmp_path.iterdir()) == before
-    assert (tmp_path / "file").read_text() == "mine"
+    before, out = sorted(tmp_path.iterdir()), tmp_path / "file" / f"back{suffix}"
+    assert main(["decompress", str(tmp_path / "set.latente"), "--out", str(out)]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("latente: ") and str(tmp_path / "file") in line
+    assert sorted(tmp_path.iterdir()) == before and (tmp_path / "file").read_text() == "mine"
