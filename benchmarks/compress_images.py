@@ -25,9 +25,11 @@ import math
 import subprocess
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 import latente
@@ -105,14 +107,18 @@ def lossy(run, data, folder: Path, wishes: list[float], refine: int) -> None:
     test, labels = data.images[data.splits["test"]], data.labels[data.splits["test"]]
     real = sheet(test[:, 0])
     picture = Image.fromarray(real)
-    curves = {
-        name: [saved(picture, kind, quality=quality, **flags) for quality in qualities]
-        for name, (kind, qualities, flags) in SETTINGS.items()
-    }
-    curves["JPEG XL"] = [jxl(picture, "-e", "9", "-q", str(quality)) for quality in (40, 45, 50, 60, 70)]
-    points = {
-        name: sorted((psnr(out, real), size / len(test)) for size, out in curve) for name, curve in curves.items()
-    }
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        curves = {
+            name: [pool.submit(saved, picture, kind, quality=quality, **flags) for quality in qualities]
+            for name, (kind, qualities, flags) in SETTINGS.items()
+        }
+        curves["JPEG XL"] = [
+            pool.submit(jxl, picture, "-e", "9", "-q", str(quality)) for quality in (40, 45, 50, 60, 70)
+        ]
+        points = {
+            name: sorted((psnr(out, real), size / len(test)) for size, out in (each.result() for each in curve))
+            for name, curve in curves.items()
+        }
     every = data.images[data.items], data.labels[data.items]
     compression.images.TRIED = (compression.images.ImageJob(run, every, False, Wish(), lambda _: None).header["bits"],)
     print(

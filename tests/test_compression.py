@@ -158,11 +158,13 @@ def test_weights_that_are_all_alike_can_be_packed():
     ("low", "size", "why"),
     [(-129, 2, "weights"), (127, 3, "weights"), (0, 0, "weights"), (-128, 2**32 - 1, "weights"), (-(2**31), 1, "weights")],
 )  # fmt: skip
-def test_forged_weights_are_refused_before_they_are_inflated(low, size, why):
+@pytest.mark.parametrize("by_kind", [False, True])
+def test_forged_weights_are_refused_before_they_are_inflated(low, size, why, by_kind):
     _, net = network(ImageSpec(1, 8, 8))
     bomb = zlib.compress(bytes(1 << 26), 9)
+    start = struct.pack("<i", 2**31 - 1) if by_kind else b""
     with memory(1), pytest.raises(ValueError, match=why):
-        exact.unpack(struct.pack("<iIII", low, size, len(bomb), 0) + bomb, net)
+        exact.unpack(start + struct.pack("<iIII", low, size, len(bomb), 0) + bomb, net)
 
 
 def test_the_walk_gives_the_model_its_own_samples():
@@ -201,7 +203,7 @@ class Untrained:
 
 CONFIGS = {
     "pixelcnn": {"width": 12, "blocks": 1, "window": 2, "embedding": 4},
-    "compressor": asdict(compressor_file.Config(9, width=12, decoder_width=8, encoder_width=12, blocks=1, levels=3)),
+    "compressor": asdict(compressor_file.Config(9, 12, 8, encoder_width=12, blocks=1, levels=3, leak=0.125, views=3)),
 }
 
 

@@ -1,17 +1,18 @@
 """Networks of whole numbers, whose results are the same on every machine and in whatever order they are added up.
 
-    weights n 2^-s, activations m 2^-12 (n, m whole)  --products and sums, none above 2^53, in float64--> exact --round--> m 2^-12
+    weights n 2^-s, activations m 2^-12 (n, m whole)  --products and sums, below 2^53, in float64--> exact --round--> m 2^-12
 
 A floating-point network differs between machines, numbers of threads and batch sizes in its last digits, and one digit is enough to
-garble all that an entropy decoder reads after it. Here every number is a whole one that float64 holds exactly, so nothing is lost
-in any order of adding up; so is a quotient or a square root of two such numbers, which IEEE 754 rounds one way only. Linear layers,
-embeddings, relu and rms norms are all there is. What a layer gives is kept within `BOUND`, what it takes within what its own weights
-allow, so no weights, a stranger's least of all, make a sum that depends on its order.
+garble all that an entropy decoder reads after it. Here every number is a whole one, or some eighths of one, that float64 holds exactly,
+so nothing is lost in any order of adding up; so is a quotient or a square root of two such numbers, which IEEE 754 rounds one way only.
+Linear layers, embeddings, relus (leaky ones of a slope of an eighth) and rms norms are all there is. What a layer gives is kept within
+`BOUND`, what it takes within what its own weights allow, so no weights, a stranger's least of all, make a sum that depends on its order.
 """
 
 from __future__ import annotations
 
 import copy
+import re
 import struct
 import zlib
 from hashlib import blake2b
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 
 from latente.codec.coding import FRACTION, Decoder, Encoder
 
-WHOLE = 1 << 53  # whole numbers up to this are exact in float64
+WHOLE = 1 << 50  # float64 holds whole numbers up to this exactly, and eighths, which leaky relus make of them
 BOUND = 2.0**22  # of what a layer gives before its bias, of a bias, of a table
 # The most that a layer takes: a relu of a layer, squared (table-gpt); sums of a hundred layers stay far below. What enters a layer whose
 # weights allow so much need not be looked at.
@@ -34,11 +35,12 @@ NORMED, WIDEST = 2.0**21, 1 << 11  # what is squared, how many of them: their su
 MOST_BITS = 12
 FINE = 8  # bits at least of a weight of the layers that a model calls `fine`
 SHIFTS = -8, 24  # least and most: of a layer's weights, which are whole numbers times 2^-shift
+_BY_KIND = struct.pack("<i", 2**31 - 1)  # begins weights packed kind by kind: no group has such a smallest value
 _GROUP = struct.Struct("<iIII")  # smallest value, how many may be, bytes of their counts, bytes of the values
 
 
 class Linear(nn.Module):
-    """A linear layer whose weights are whole numbers times a power of two, one for each output."""
+    """A linear layer whose weights are whole numbers times a power of two, one for each output, and its inputs whole or in eighths."""
 
     weight: Tensor
     bias: Tensor
@@ -162,12 +164,19 @@ class _Group(NamedTuple):
 
 def pack(made: nn.Module) -> bytes:
     """The whole numbers of `exact`, entropy coded; what they belong to is not in it."""
-    return b"".join(_coded(np.concatenate([values for _, values in group.parts])) for group in _groups(made))
+
+    def packed(by_kind: bool) -> bytes:
+        groups = _groups(made, by_kind)
+        return b"".join(_coded(np.concatenate([values for _, values in group.parts])) for group in groups)
+
+    return min(packed(False), _BY_KIND + packed(True), key=len)
 
 
 def unpack(packed: bytes, made: nn.Module) -> None:
     """Fills `made`, which `exact` made of a model of the same sizes. Raises ValueError for bytes that are not of such a model."""
-    for group in _groups(made):
+    by_kind = packed.startswith(_BY_KIND)
+    packed = packed.removeprefix(_BY_KIND)
+    for group in _groups(made, by_kind):
         ends = np.cumsum([len(values) for _, values in group.parts])
         found, packed = _decoded(packed, int(ends[-1]), group)
         for (name, _), values in zip(group.parts, np.split(found, ends[:-1])):
@@ -190,10 +199,11 @@ def digest(made: nn.Module) -> str:
     return found.hexdigest()
 
 
-def _groups(made: Any) -> list[_Group]:
-    """Weights, shifts, tables with biases."""
+def _groups(made: Any, by_kind: bool = False) -> list[_Group]:
+    """Weights, those of layers that are named alike but for numbers on their own if `by_kind`; shifts; tables with biases."""
     most, table = 2 ** (made.bits - 1), int(BOUND / COARSE)
-    weights, shifts, tables = _Group([], -most, most), _Group([], *SHIFTS), _Group([], -table, table)
+    weights: dict[str, _Group] = {}
+    shifts, tables = _Group([], *SHIFTS), _Group([], -table, table)
     for name, buffer in made.named_buffers():
         if not isinstance(made.get_submodule(name.rpartition(".")[0]), Linear | Embedding):
             continue  # a model's own, which it makes of its settings
@@ -201,10 +211,11 @@ def _groups(made: Any) -> list[_Group]:
         if name.endswith(".scale"):
             shifts.parts.append((name, 1 - np.frexp(values)[1].astype(np.int64)))
         elif _is_weight(made, name):
-            weights.parts.append((name, values.astype(np.int64)))
+            kind = re.sub(r"\d+", "", name) if by_kind else ""
+            weights.setdefault(kind, _Group([], -most, most)).parts.append((name, values.astype(np.int64)))
         else:
             tables.parts.append((name, (values / COARSE).astype(np.int64)))
-    return [weights, shifts, tables]
+    return [*weights.values(), shifts, tables]
 
 
 def _restored(made: nn.Module, name: str, values: np.ndarray) -> np.ndarray:

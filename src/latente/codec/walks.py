@@ -37,7 +37,7 @@ def encoded(
         rows = np.arange(len(total))
 
         def told(logits: Tensor) -> Tensor:
-            _go_on(stopped)
+            go_on(stopped)
             here, expected = next(known), frequencies(logits)
             for part, coder in zip(parts, coders[share]):
                 coder.add(here[part], expected[part])
@@ -47,7 +47,7 @@ def encoded(
         walk(items).through(told)
         return total
 
-    return np.concatenate(_side_by_side(work, counts))
+    return np.concatenate(side_by_side(work, counts))
 
 
 def decoded(walk: Callable[[slice], Any], coders: Sequence[Decoder], counts: Sequence[int]) -> Tensor:
@@ -57,17 +57,17 @@ def decoded(walk: Callable[[slice], Any], coders: Sequence[Decoder], counts: Seq
         parts = _parts(counts[share])
 
         def taken(logits: Tensor) -> Tensor:
-            _go_on(stopped)
+            go_on(stopped)
             expected = frequencies(logits)
             found = [coder.take(expected[part]) for part, coder in zip(parts, coders[share])]
             return torch.from_numpy(np.concatenate(found)).long()
 
         return walk(items).through(taken)
 
-    return torch.cat(_side_by_side(work, counts))
+    return torch.cat(side_by_side(work, counts))
 
 
-def _side_by_side(work: Callable[[slice, slice, Event], T], counts: Sequence[int]) -> list[T]:
+def side_by_side(work: Callable[[slice, slice, Event], T], counts: Sequence[int]) -> list[T]:
     """`work` on chunks of so many items, given which chunks and which items, by as many threads as torch has. What goes wrong in one
     stops all, and so does Ctrl-C."""
     ends, threads = np.cumsum([0, *counts]).tolist(), torch.get_num_threads()
@@ -92,7 +92,8 @@ def _side_by_side(work: Callable[[slice, slice, Event], T], counts: Sequence[int
         torch.set_num_threads(threads)
 
 
-def _go_on(stopped: Event) -> None:
+def go_on(stopped: Event) -> None:
+    """To be called often by what `side_by_side` does: raises InterruptedError where another thread has failed."""
     if stopped.is_set():
         raise InterruptedError
 

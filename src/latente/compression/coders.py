@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -120,13 +122,23 @@ class Lossy(Coder):
             model.coder.steps.weight.data.clamp_(min=exact.COARSE / net.one)
 
     def numbers(self, x: np.ndarray, labels: np.ndarray | None, levels: np.ndarray | None = None) -> np.ndarray:
-        found, level = [torch.empty(0, len(self.net.symbols), *self.net.grid, dtype=torch.int8)], _each(len(x), levels)
-        for part in self._parts(len(x)):
-            batch = {"x": torch.from_numpy(np.ascontiguousarray(x[part]))}
-            if labels is not None:
-                batch["label"] = torch.from_numpy(labels[part])
-            found.append(self.model.refined(batch, level[part], self.refine, self._half).to(torch.int8))
-        return torch.cat(found).numpy()
+        level, parts = _each(len(x), levels), self._parts(len(x))
+
+        def work(share: slice, _: slice, stopped: Event) -> list[torch.Tensor]:
+            found = []
+            for part in parts[share]:
+                batch = {"x": torch.from_numpy(np.ascontiguousarray(x[part]))}
+                if labels is not None:
+                    batch["label"] = torch.from_numpy(labels[part])
+                made = self.model.refined(
+                    batch, level[part], self.refine, self._half, go_on=lambda: walks.go_on(stopped)
+                )
+                found.append(made.to(torch.int8))
+            return found
+
+        none = torch.empty(0, len(self.net.symbols), *self.net.grid, dtype=torch.int8)
+        counts = [part.stop - part.start for part in parts]
+        return torch.cat([none, *chain(*walks.side_by_side(work, counts))]).numpy()
 
     @torch.inference_mode()
     def shown(self, numbers: np.ndarray, levels: np.ndarray | None = None) -> np.ndarray:
@@ -138,7 +150,7 @@ class Lossy(Coder):
     def _parts(self, n: int) -> list[slice]:
         """So many images at a time."""
         together = max(1, min(256, REMEMBERED // self.net.drawn))
-        return [slice(at, at + together) for at in range(0, n, together)]
+        return [slice(at, min(n, at + together)) for at in range(0, n, together)]
 
     def _told(self, numbers: np.ndarray) -> Iterable[np.ndarray]:
         lowest = np.array(self.net.symbols)[:, None, None] // 2

@@ -8,8 +8,8 @@ B batch, C channels, H W height and width, K latent channels, D width of the pri
 pixels, as it begins, and what a network adds to it: from the first step on it is a codec. One model serves `levels`
 qualities: each has its own price of an error, gain for every channel (Cui et al. 2020, arXiv:2003.02012) and embedding in prior
 and decoder. Rounding passes gradients straight through; bits are interpolated between the two nearest symbols, so they have a
-slope. What is kept to decode (`coder`) has no function but relu: with whole numbers for weights it is exact on any machine.
-Losses in bits a dimension + price * squared error, errors in the 0..255 of pixels.
+slope. What is kept to decode (`coder`) has no function but relus, some of them leaky: with whole numbers for weights it is exact on
+any machine. Losses in bits a dimension + price * squared error, errors in the 0..255 of pixels.
 """
 
 from __future__ import annotations
@@ -38,8 +38,13 @@ SYMBOLS = (
 )  # of the brightness of a patch, one channel a colour, and of every other latent channel; half of them below 0
 PATCH = 4  # pixels of a side that become one place of the latents
 NEAR = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0))  # rows and columns away: what a block of the prior sees
-HEAT, PACE = (0.5, 0.25), 0.04  # of refined symbols: the first and last temperature, and the rate of Adam, in symbols
+HEAT, PACE = (
+    (0.5, 0.25),
+    0.04,
+)  # of refined symbols: the first and last temperature, and the rate of Adam at first, in symbols
+EASE = 50  # of more steps the last goes at so much less of that rate, EASE / steps
 ROUNDED_FROM = 0.3  # of the training: from here on the coder's weights are rounded, as they are in a file
+LEAK = 0.125  # units that never fire learn nothing; eighths stay exact
 FINE = 8  # bits at least of a weight of the coder's `fine` layers
 WINDOW = 2  # rows above and places to either side that its first layer sees
 
@@ -62,6 +67,10 @@ class Config:
     """qualities that one model serves"""
     weight_bits: int = 6
     """bits of a weight of prior and decoder, as most of the training has them and a file may"""
+    leak: float = 0.0
+    """of what hidden units of encoder and decoder are below zero, so much gets through: 0, as in early files, or an eighth"""
+    views: int = 1
+    """what prior and decoder are told of a symbol: itself, from 2 on its size as well, from 3 on the prior whether it is 0"""
     refine: int = 0
     """steps that refine the symbols of a batch before prior and decoder learn from them: slow, and worth it after `--init`"""
     least_price: float = 0.001
@@ -73,10 +82,13 @@ class Config:
         for name, value, least, most in (
             ("latent-channels", self.latent_channels, 1, 48), ("width", self.width, 1, 1024), ("blocks", self.blocks, 1, 64),
             ("decoder-width", self.decoder_width, 2, 1024), ("encoder-width", self.encoder_width, 2, 4096),
-            ("levels", self.levels, 1, 64), ("weight-bits", self.weight_bits, 3, 12), ("refine", self.refine, 0, 10_000),
+            ("views", self.views, 1, 3), ("levels", self.levels, 1, 64), ("weight-bits", self.weight_bits, 3, 12),
+            ("refine", self.refine, 0, 10_000),
         ):  # fmt: skip
             if not isinstance(value, int) or not least <= value <= most:
                 raise ValueError(f"--{name} {value}: from {least} to {most}")
+        if self.leak not in (0, LEAK):
+            raise ValueError(f"--leak {self.leak}: 0 or {LEAK}")
         if not 0 < self.least_price <= self.most_price < 1e6:
             raise ValueError(
                 f"--least-price {self.least_price} --most-price {self.most_price}: above 0, the least first"
@@ -84,11 +96,12 @@ class Config:
 
     @classmethod
     def preset(cls, size: Size, spec: ImageSpec) -> Config:
-        return {
+        found = {
             "tiny": cls(8 * spec.channels, width=24, decoder_width=24, encoder_width=48, blocks=1),
             "small": cls(16 * spec.channels),
             "base": cls(16 * spec.channels, width=96, decoder_width=96, encoder_width=256, blocks=3),
         }[size]
+        return replace(found, leak=LEAK, views=3)
 
 
 class Patches(nn.Module):
@@ -105,15 +118,16 @@ class Patches(nn.Module):
 
 
 class Residual(nn.Module):
-    """x + conv(relu(conv(x))): (B,D,h,w) -> (B,D,h,w)."""
+    """x + conv(relu(conv(x))), a leaky relu: (B,D,h,w) -> (B,D,h,w)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, leak: float) -> None:
         super().__init__()
+        self.leak = leak
         self.one, self.two = Patches(channels, channels), Patches(channels, channels)
         nn.init.zeros_(self.two.linear.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.two(F.relu(self.one(x)))
+        return x + self.two(F.leaky_relu(self.one(x), self.leak))
 
 
 class Encoder(nn.Module):
@@ -121,12 +135,12 @@ class Encoder(nn.Module):
 
     def __init__(self, spec: ImageSpec, config: Config) -> None:
         super().__init__()
-        width = config.encoder_width
+        width, self.leak = config.encoder_width, config.leak
         self.first = Patches(4 * spec.channels, width // 2)
-        self.fine = nn.ModuleList(Residual(width // 2) for _ in range(config.blocks))
+        self.fine = nn.ModuleList(Residual(width // 2, self.leak) for _ in range(config.blocks))
         self.down = nn.Conv2d(2 * width, width, 1)
         self.level = nn.Embedding(config.levels, width)
-        self.blocks = nn.ModuleList(Residual(width) for _ in range(config.blocks))
+        self.blocks = nn.ModuleList(Residual(width, self.leak) for _ in range(config.blocks))
         self.last = nn.Conv2d(width, config.latent_channels, 1)
         self.patch = nn.Conv2d(PATCH**2 * spec.channels, config.latent_channels, 1, bias=False)
         with torch.no_grad():
@@ -141,7 +155,7 @@ class Encoder(nn.Module):
         x = self.down(F.pixel_unshuffle(x, 2)) + self.level(level)[:, :, None, None]
         for block in self.blocks:
             x = block(x)
-        return (straight + self.last(F.relu(x))).float()
+        return (straight + self.last(F.leaky_relu(x, self.leak))).float()
 
 
 class Synthesis(nn.Module):
@@ -149,12 +163,13 @@ class Synthesis(nn.Module):
 
     def __init__(self, spec: ImageSpec, config: Config) -> None:
         super().__init__()
-        wide, half = config.decoder_width, config.decoder_width // 2
-        self.first = Patches(config.latent_channels, wide)
+        wide, half, self.leak = config.decoder_width, config.decoder_width // 2, config.leak
+        self.sizes = config.views > 1
+        self.first = Patches(config.latent_channels * (1 + self.sizes), wide)
         self.level = nn.Embedding(config.levels, wide)
-        self.blocks = nn.ModuleList(Residual(wide) for _ in range(config.blocks))
+        self.blocks = nn.ModuleList(Residual(wide, self.leak) for _ in range(config.blocks))
         self.up = nn.Linear(wide, 4 * half)
-        self.fine = nn.ModuleList(Residual(half) for _ in range(config.blocks))
+        self.fine = nn.ModuleList(Residual(half, self.leak) for _ in range(config.blocks))
         self.last = Patches(half, 4 * spec.channels)
         self.patch = nn.Linear(config.latent_channels, PATCH**2 * spec.channels)
         with torch.no_grad():
@@ -163,13 +178,14 @@ class Synthesis(nn.Module):
 
     def forward(self, z: Tensor, level: Tensor) -> Tensor:
         straight = F.pixel_shuffle(self.patch(z.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), PATCH)
-        x = self.first(z) + self.level(level)[:, :, None, None]
+        x = self.first(torch.cat([z, z.abs()], 1) if self.sizes else z) + self.level(level)[:, :, None, None]
         for block in self.blocks:
             x = block(x)
-        x = F.pixel_shuffle(self.up(F.relu(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2), 2)
+        x = F.leaky_relu(x, self.leak).permute(0, 2, 3, 1)
+        x = F.pixel_shuffle(self.up(x).permute(0, 3, 1, 2), 2)
         for block in self.fine:
             x = block(x)
-        return straight + F.pixel_shuffle(self.last(F.relu(x)), 2)
+        return straight + F.pixel_shuffle(self.last(F.leaky_relu(x, self.leak)), 2)
 
 
 def cosines(channels: int) -> Tensor:
@@ -208,14 +224,11 @@ class Head(nn.Module):
 class Coder(nn.Module):
     """What decoding takes: the prior of the symbols, how they become latents again, and the synthesis."""
 
-    fine = ("synthesis.patch", "synthesis.last.linear")
-    """layers whose few weights decide every pixel, kept finer than the others"""
-
     def __init__(self, spec: ImageSpec, config: Config) -> None:
         super().__init__()
         self.config, self.spec, self.one = config, spec, 1
         self.grid = -(-spec.height // PATCH), -(-spec.width // PATCH)
-        k, width = config.latent_channels, config.width
+        k, width, seen = config.latent_channels, config.width, config.latent_channels * config.views
         if k > PATCH**2 * spec.channels:
             raise ValueError(
                 f"--latent-channels {k}: {PATCH}x{PATCH} pixels have {PATCH**2 * spec.channels} numbers at most"
@@ -223,7 +236,7 @@ class Coder(nn.Module):
         before = [(row, column) for row in range(-WINDOW, 0) for column in range(-WINDOW, WINDOW + 1)]
         self.before = before + [(0, column) for column in range(-WINDOW, 0)]
         self.steps = nn.Embedding(config.levels, k)
-        self.first = nn.Linear(len(self.before) * k, width)
+        self.first = nn.Linear(len(self.before) * seen, width)
         self.level = nn.Embedding(config.levels, width)
         self.label: Any = nn.Embedding(len(spec.classes), width) if spec.classes else None
         self.rows, self.columns = nn.Embedding(self.grid[0], width), nn.Embedding(self.grid[1], width)
@@ -231,8 +244,13 @@ class Coder(nn.Module):
             nn.ModuleList([nn.Linear(len(NEAR) * width, width), nn.Linear(width, width)]) for _ in range(config.blocks)
         )
         self.symbols = [SYMBOLS[channel >= spec.channels] for channel in range(k)]
-        self.heads: Any = nn.ModuleList(Head(width + channel, width, of) for channel, of in enumerate(self.symbols))
+        self.heads: Any = nn.ModuleList(
+            Head(width + channel * config.views, width, of) for channel, of in enumerate(self.symbols)
+        )
         self.synthesis = Synthesis(spec, config)
+        layers = (name for name, layer in self.named_modules() if isinstance(layer, nn.Linear))
+        self.fine = ("first", *(name for name in layers if name.startswith("synthesis.") and ".blocks." not in name))
+        """layers of few weights that much depends on, kept finer than the others"""
         for table in (self.rows, self.columns, self.label):
             if table is not None:
                 nn.init.zeros_(table.weight)
@@ -245,14 +263,19 @@ class Coder(nn.Module):
     def remembered(self) -> int:
         """Numbers that a walk holds of an image, at most."""
         (height, width), k = self.grid, self.config.latent_channels
-        seen = (height + WINDOW) * (width + 2 * WINDOW) + height * width + 2 * len(self.before)
-        return k * seen + 2 * self.config.width * (len(self.blocks) * (width + 2) + len(NEAR))
+        seen = self.config.views * ((height + WINDOW) * (width + 2 * WINDOW) + 2 * len(self.before))
+        return k * (seen + height * width) + 2 * self.config.width * (len(self.blocks) * (width + 2) + len(NEAR))
 
     @property
     def drawn(self) -> int:
         """Numbers that the synthesis holds of an image, at most."""
-        widest = max(9 * self.config.latent_channels, 24 * self.config.decoder_width, 16 * self.spec.channels)
+        widest = max(9 * 2 * self.config.latent_channels, 24 * self.config.decoder_width, 16 * self.spec.channels)
         return 2 * widest * self.grid[0] * self.grid[1]
+
+    def seen(self, symbols: Tensor) -> Tensor:
+        """Symbols (B,K,...) -> what the prior is told of them, (B,K*views,...)."""
+        size = symbols.abs()
+        return torch.stack([symbols, size, size.clamp(max=1)][: self.config.views], 2).flatten(1, 2)
 
     def latents(self, symbols: Tensor, level: Tensor) -> Tensor:
         """Symbols (B,K,h,w), whole, of a quality (B,) -> what the synthesis takes."""
@@ -273,24 +296,23 @@ class Coder(nn.Module):
 
     def logits(self, symbols: Tensor, level: Tensor, label: Tensor | None = None) -> list[Tensor]:
         """What each symbol of (B,K,h,w) may be, given those before it, row by row, place by place: (k,B,h,w,S) for the k channels of S."""
-        seen = symbols.float()
+        seen, views = self.seen(symbols.float()), self.config.views
         places = self.rows.weight.T[:, :, None] + self.columns.weight.T[:, None, :]
         h = causal(seen, self.first.weight, self.before) + self.first.bias[:, None, None]
         h = h + places + self.known(level, label)[:, :, None, None]
         for wide, narrow in self.blocks:
             inner = F.relu(causal(h, wide.weight, NEAR) + wide.bias[:, None, None])
             h = h + F.conv2d(inner, narrow.weight[:, :, None, None], narrow.bias)
-        both = torch.cat([F.relu(h), seen.to(h.dtype)], 1).permute(0, 2, 3, 1)
-        # All heads at once: one matrix, that is 0 where a head does not see so far.
-        rows = [F.pad(head.hidden.weight, (0, len(self.heads) - channel)) for channel, head in enumerate(self.heads)]
+        both = torch.cat([F.relu(h), seen.to(h.dtype)], 1).permute(0, 2, 3, 1).flatten(0, 2)
+        # All heads and places at once: one matrix, that is 0 where a head does not see so far.
+        rows = [F.pad(head.hidden.weight, (0, (len(self.heads) - i) * views)) for i, head in enumerate(self.heads)]
         inner = F.relu(F.linear(both, torch.cat(rows), torch.cat([head.hidden.bias for head in self.heads])))
-        inner, found, first = inner.unflatten(3, (len(rows), -1)).permute(3, 0, 1, 2, 4), [], 0
-        for _, alike in groupby(self.heads, key=lambda head: head.out.out_features):
-            heads = [*alike]
+        groups = [[*heads] for _, heads in groupby(self.heads, key=lambda head: head.out.out_features)]
+        parts, found = inner.unflatten(1, (len(rows), -1)).transpose(0, 1).split([*map(len, groups)]), []
+        for part, heads in zip(parts, groups):
             out, bias = torch.stack([head.out.weight for head in heads]), torch.stack([head.out.bias for head in heads])
-            logits = inner[first : first + len(heads)].flatten(1, 3) @ out.mT + bias[:, None]
+            logits = part @ out.mT + bias[:, None]
             found.append(logits.float().unflatten(1, (len(seen), *self.grid)))
-            first += len(heads)
         return found
 
     def forward(self, y: Tensor, symbols: Tensor, level: Tensor, label: Tensor | None) -> tuple[list[Tensor], Tensor]:
@@ -424,12 +446,13 @@ class Model(nn.Module):
         return self.scaled(batch["x"], each).round().long()
 
     def refined(
-        self, batch: Batch, level: Tensor, steps: int, half: bool = False, weights: dict[str, Tensor] | None = None
-    ) -> Tensor:
+        self, batch: Batch, level: Tensor, steps: int, half: bool = False, weights: dict[str, Tensor] | None = None,
+        go_on: Callable[[], None] | None = None,
+    ) -> Tensor:  # fmt: skip
         """What images of a quality each, (B,), are coded as, int64 (B,K,h,w), cheaper in bits and errors together than the encoder's choice
         by what `steps` of stochastic Gumbel annealing find (Yang, Bamler and Mandt 2020, arXiv:2006.04240): every number is rounded up
         or down by chance, evenly at first and nearly always to the nearest at last, and moves to where the expected cost falls.
-        `half`: in bfloat16; `weights`: of the coder, by name, if not its own."""
+        `half`: in bfloat16; `weights`: of the coder, by name, if not its own; `go_on` is called at every step, and may raise."""
         weights = weights or {}
         with torch.no_grad():
             encoded = self.scaled(batch["x"], level)
@@ -438,7 +461,10 @@ class Model(nn.Module):
         y, generator = encoded.clone().requires_grad_(), keyed("refined")
         optimizer = torch.optim.Adam([y], PACE)
         for step in range(steps):
+            if go_on:
+                go_on()
             heat = HEAT[0] * (HEAT[1] / HEAT[0]) ** (step / steps)
+            optimizer.param_groups[0]["lr"] = PACE * min(1, EASE / steps) ** (step / steps)
             below, even = y.detach().floor(), torch.rand(y.shape, generator=generator).to(y).clamp(1e-4, 1 - 1e-4)
             with torch.enable_grad(), torch.autocast(y.device.type, torch.bfloat16, enabled=half):
                 share = (y - below).clamp(1e-4, 1 - 1e-4)
@@ -508,9 +534,9 @@ class Walk:
         """`known` (n,D) as `Coder.known` gives it."""
         self.coder, self.known = coder, known
         (height, width), weight = coder.grid, coder.rows.weight
-        k = coder.config.latent_channels
+        k, seen = coder.config.latent_channels, coder.config.latent_channels * coder.config.views
         self.symbols = torch.zeros(n, k, height, width, dtype=torch.int64, device=weight.device)
-        self.seen = weight.new_zeros(n, height + WINDOW, width + 2 * WINDOW, k)
+        self.seen = weight.new_zeros(n, height + WINDOW, width + 2 * WINDOW, seen)
         self.lines = weight.new_zeros(len(coder.blocks), 2, n, width + 2, coder.config.width)
 
     @torch.no_grad()
@@ -522,7 +548,8 @@ class Walk:
                 for channel, head in enumerate(self.coder.heads):
                     value = choose(head(known)) - self.coder.symbols[channel] // 2
                     self.symbols[:, channel, row, column] = value
-                    known = torch.cat([known, (value * self.coder.one)[:, None].to(known.dtype)], 1)
+                    told = self.coder.seen(value[:, None]) * self.coder.one
+                    known = torch.cat([known, told.to(known.dtype)], 1)
                 self.seen[:, row + WINDOW, column + WINDOW] = known[:, self.coder.config.width :]
         return self.symbols
 
