@@ -1049,7 +1049,7 @@ def test_a_file_larger_than_wished_is_made_again(compressor, tmp_path, monkeypat
         verify=False,
         say=lambda line: told.append(line),
     )
-    assert found.size / found.items <= wish and any("larger than wished" in line for line in told)
+    assert found.size / found.items <= wish and any("not as wished" in line for line in told)
 
 
 @pytest.mark.parametrize("wish", [{}, {"psnr": 20}, {"bytes_per_item": 30}])
@@ -1077,7 +1077,7 @@ def test_refined_symbols_take_fewer_bits_for_smaller_errors(compressor, tmp_path
     assert refined.psnr == pytest.approx(10 * math.log10(255**2 / squared), abs=1e-6)
     wished = (plain.psnr + refined.psnr) / 2 - 0.5
     found = compress(compressor, some, tmp_path / "wished.latente", psnr=wished, refine=20)
-    assert wished <= found.psnr < wished + 0.1
+    assert wished <= found.psnr < wished + 0.02
     again = compress(compressor, some, tmp_path / "again.latente", psnr=wished, refine=20)
     assert found.path.read_bytes() == again.path.read_bytes()
     for steps in (-1, 10**6):

@@ -44,7 +44,7 @@ class Chunk:
 
 
 class Missed(Exception):
-    """The file would be larger than wished."""
+    """The file would be larger, or worse or much better, than wished."""
 
 
 class Job(Protocol):

@@ -95,7 +95,7 @@ def compress(
         try:
             return _written(Path(out), job, run if external_model else None, verify, say)
         except Missed:
-            say("larger than wished: once more, at a lower quality")
+            say("not as wished: once more, nearer to it")
 
 
 def _written(out: Path, job: Job, run: Run | None, verify: bool, say: Say) -> Packed:

@@ -28,6 +28,7 @@ from latente.run import ImageRun, Run, built
 
 TRIED = (5, 6, 7, 8, 10)  # bits of a weight
 TRIAL = 200  # images that decide how many, and on which a quality is looked for
+NEAR = 0.01  # dB above what is wished, at most, of refined images
 RETRIES = 4  # files that turn out larger than wished
 OVERHEAD = 500, 14  # bytes of header and index: of a file, of a chunk
 
@@ -41,6 +42,7 @@ class ImageJob:
         self.class_names, self.names = given.classes, given.names
         self._run, self._external, self._wish, self._tries = run, external_model, wish, RETRIES
         self._refine, self._say = refine, say
+        self._lowered = False
         self._found: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # by quality: numbers of images, and which have any
         self._classes: list[int] = []
         if self.labels is not None:
@@ -57,6 +59,7 @@ class ImageJob:
         self._point: Point | None = None
         if hasattr(run.model, "at"):
             say("looking for the quality")
+            self._qualities = run.model.config.levels
             self._point = self._wished()
         self._build()
 
@@ -147,7 +150,7 @@ class ImageJob:
 
     def _wished(self) -> Point:
         """The quality that was asked for; ValueError where there is none."""
-        qualities, wish = self._run.model.config.levels, self._wish
+        qualities, wish = self._qualities, self._wish
         if not wish or not len(self.x):
             return Point(qualities - 1)
         if wish.psnr is not None:
@@ -170,8 +173,8 @@ class ImageJob:
         point, wanted = self._point, self._wish.bytes_per_item
         if point is None or not len(self.x):
             return
-        if self._wish.psnr is not None and (self.psnr or math.inf) < self._wish.psnr and point.better:
-            self._point = self._better(point)
+        if self._wish.psnr is not None and (found := self._nearer(point)) != point:
+            self._point = found
             self._build()
             raise Missed
         if wanted is None or size <= wanted * len(self.x):
@@ -180,7 +183,7 @@ class ImageJob:
             raise self._unreached(size)
         self._most -= size - wanted * len(self.x)  # by so much the estimate was too low
         self._tries -= 1
-        found = quality.small(self._estimated, self._run.model.config.levels, self._most, len(self.x))
+        found = quality.small(self._estimated, self._qualities, self._most, len(self.x))
         if found is None or found >= point:  # as good, by the estimate
             fewer = point.better - 1 - len(self.x) // 1000
             found = Point(point.quality, max(0, fewer)) if point.better else Point(max(0, point.quality - 1))
@@ -188,12 +191,21 @@ class ImageJob:
         self._build()
         raise Missed
 
-    def _better(self, point: Point) -> Point:
-        """What `point` should have been for the wish, by how far it fell short."""
-        low, high = (self._errors(point.quality + better, True).mean() for better in (0, 1))
-        short = self.squared_error - self.x.size * 255**2 / 10 ** ((self._wish.psnr or 0) / 10)
-        better = point.better + 1 + len(self.x) // 1000 + math.ceil(short / max(low - high, 1e-9))
-        return Point(point.quality, better) if better < len(self.x) else Point(point.quality + 1)
+    def _nearer(self, point: Point) -> Point:
+        """What `point` should have been for the wish, by how far it fell short; or how much better it is, which is looked at once, where
+        images are refined: how good they all get is only known when they are."""
+        n, wanted, reached = len(self.x), self._wish.psnr or 0, self.psnr or math.inf
+        over = self._refine > 0 and reached > wanted + NEAR and not self._lowered
+        if over:
+            self._lowered = True
+        elif reached >= wanted or not point.better:
+            return point
+        lower = max(0, point.quality - (not point.better))
+        low, high = (self._errors(min(lower + more, self._qualities - 1), True).mean() for more in (0, 1))
+        short = self.squared_error - self.x.size * 255**2 / 10 ** (wanted / 10)
+        better = point.quality * n + point.better + 1 + n // 1000 + math.ceil(short / max(low - high, 1e-9))
+        found = Point(*divmod(min(max(0, better), (self._qualities - 1) * n), n))
+        return min(point, found) if over else found
 
     def chunks(self, say: Say) -> Iterator[Chunk]:
         """As `Job.chunks`."""
