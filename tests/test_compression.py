@@ -1085,6 +1085,19 @@ def test_refined_symbols_take_fewer_bits_for_smaller_errors(compressor, tmp_path
             compress(compressor, some, tmp_path / "x.latente", refine=steps)
 
 
+def test_refined_images_that_fall_short_of_a_wish_are_made_better_and_much_better_ones_once_worse(compressor):
+    job = ImageJob(compressor, open_source("digits"), False, Wish(psnr=20), silent, 2)
+    n, last = len(job.x), compressor.model.config.levels - 1
+    allowed = job.x.size * 255**2 / 10**2
+    for whole in (Point(0), Point(1), Point(1, n // 2)):  # a quality of all images is no reason to stay
+        job._point, job.squared_error = whole, 1.01 * allowed
+        assert whole < job._nearer(whole) <= Point(last)
+        job.squared_error, job._lowered = 0.99 * allowed, False
+        assert job._nearer(whole) <= whole == job._nearer(whole)  # the second time it stays
+    job.squared_error = 1.01 * allowed
+    assert job._nearer(Point(last)) == Point(last)  # the best there is
+
+
 def test_prior_and_decoder_learn_from_refined_symbols_and_the_encoder_from_its_own(compressor):
     data = open_source("digits")
     batch = {"x": torch.from_numpy(data.images[:40]), "label": torch.from_numpy(data.labels[:40]).long()}

@@ -198,7 +198,7 @@ class ImageJob:
         over = self._refine > 0 and reached > wanted + NEAR and not self._lowered
         if over:
             self._lowered = True
-        elif reached >= wanted or not point.better:
+        elif reached >= wanted or point.quality == self._qualities - 1:
             return point
         lower = max(0, point.quality - (not point.better))
         low, high = (self._errors(min(lower + more, self._qualities - 1), True).mean() for more in (0, 1))

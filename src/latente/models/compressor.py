@@ -42,7 +42,7 @@ HEAT, PACE = (
     (0.5, 0.25),
     0.04,
 )  # of refined symbols: the first and last temperature, and the rate of Adam at first, in symbols
-EASE = 50  # of more steps the last goes at so much less of that rate, EASE / steps
+EASE = 50  # steps that keep the rate; of more, the last goes at EASE / steps of it
 ROUNDED_FROM = 0.3  # of the training: from here on the coder's weights are rounded, as they are in a file
 LEAK = 0.125  # units that never fire learn nothing; eighths stay exact
 FINE = 8  # bits at least of a weight of the coder's `fine` layers
