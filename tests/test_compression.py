@@ -8,7 +8,7 @@ import struct
 import subprocess
 import sys
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
@@ -25,7 +25,7 @@ import latente
 from forgery import forged, memory, part_of
 from latente import registry
 from latente.cli import main
-from latente.codec import coding, exact
+from latente.codec import coding, exact, packing
 from latente.codec.coding import Decoder, Encoder, frequencies
 from latente.codec.layout import Damaged
 from latente.codec.reader import Reader
@@ -125,24 +125,24 @@ def test_weights_packed_and_unpacked_are_the_same():
     spec = ImageSpec(1, 8, 8, ("a",))
     _, net = network(spec)
     other = exact.exact(pixelcnn.Model(pixelcnn.Config(width=16, blocks=2, window=2), spec), 8)
-    packed = exact.pack(net)
-    exact.unpack(packed, other)
+    packed = packing.pack(net)
+    packing.unpack(packed, other)
     assert all((a == b).all() for a, b in zip(net.state_dict().values(), other.state_dict().values()))
     for wrong in (packed[:-4], packed + b"....", b"", packed[: len(packed) // 2]):
         with pytest.raises(ValueError):
-            exact.unpack(wrong, other)
+            packing.unpack(wrong, other)
 
 
 def test_weights_are_named_by_their_numbers_not_by_how_they_are_packed(monkeypatch):
     _, net = network(ImageSpec(1, 8, 8))
-    named, packed = exact.digest(net), exact.pack(net)
+    named, packed = packing.digest(net), packing.pack(net)
     own = zlib.compress
     monkeypatch.setattr(
-        exact.zlib, "compress", lambda content, level: own(content, 0)
+        packing.zlib, "compress", lambda content, level: own(content, 0)
     )  # as another version of zlib might
-    assert exact.pack(net) != packed and exact.digest(net) == named
+    assert packing.pack(net) != packed and packing.digest(net) == named
     net.first.weight[0, 0] += 1
-    assert exact.digest(net) != named
+    assert packing.digest(net) != named
 
 
 def test_weights_that_are_all_alike_can_be_packed():
@@ -150,7 +150,7 @@ def test_weights_that_are_all_alike_can_be_packed():
     with torch.no_grad():
         [parameter.zero_() for parameter in model.parameters()]
     net, other = exact.exact(model, 8), network(ImageSpec(1, 8, 8))[1]
-    exact.unpack(exact.pack(net), other)
+    packing.unpack(packing.pack(net), other)
     assert all((a == b).all() for a, b in zip(net.state_dict().values(), other.state_dict().values()))
 
 
@@ -164,7 +164,7 @@ def test_forged_weights_are_refused_before_they_are_inflated(low, size, why, by_
     bomb = zlib.compress(bytes(1 << 26), 9)
     start = struct.pack("<i", 2**31 - 1) if by_kind else b""
     with memory(1), pytest.raises(ValueError, match=why):
-        exact.unpack(start + struct.pack("<iIII", low, size, len(bomb), 0) + bomb, net)
+        packing.unpack(start + struct.pack("<iIII", low, size, len(bomb), 0) + bomb, net)
 
 
 def test_the_walk_gives_the_model_its_own_samples():
@@ -203,7 +203,9 @@ class Untrained:
 
 CONFIGS = {
     "pixelcnn": {"width": 12, "blocks": 1, "window": 2, "embedding": 4},
-    "compressor": asdict(compressor_file.Config(9, 12, 8, encoder_width=12, blocks=1, levels=3, leak=0.125, views=3)),
+    "compressor": asdict(
+        compressor_file.Config(9, 12, 8, encoder_width=12, blocks=1, levels=3, leak=0.125, views=3, shared_by=9)
+    ),
 }
 
 
@@ -939,17 +941,130 @@ def test_bits_between_two_symbols_are_between_theirs_and_have_a_slope():
     assert torch.allclose(slope, one - zero, atol=1e-4)
 
 
+def same_as_in_a_file(coder, bits):
+    """What training rounds to is what the exact network has."""
+    prepared = compressor_file.rounded(coder, bits)
+    kept = exact.floating(exact.exact(coder, bits), coder).layers()
+    assert prepared.keys() == {f"{name}.weight" for name in kept}
+    assert all(torch.equal(prepared[f"{name}.weight"], layer.weight) for name, layer in kept.items())
+    return prepared
+
+
+def graded(looks, shared_by=60_000, seed=0):
+    """A model that knows, after so many looks at some images, how much its weights matter, and those images."""
+    spec = ImageSpec(1, 12, 12, ("a", "b"))
+    config = compressor_file.Config(
+        6, 12, 8, encoder_width=12, blocks=1, levels=2, leak=0.125, views=3, shared_by=shared_by
+    )
+    torch.manual_seed(seed)
+    model = compressor_file.Model(config, spec).train()
+    with torch.no_grad():
+        for parameter in model.coder.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    batch = {**spec.example(64, keyed(seed)), "level": torch.arange(64) % 2}
+    for look in range(looks):
+        model(batch | {"seed": torch.arange(64) + 64 * look}, "main", 1.0)
+    return model.eval(), batch
+
+
+def test_graded_weights_end_training_as_a_file_has_them_and_are_packed(monkeypatch):
+    monkeypatch.setattr(compressor_file, "LOOK", 1)
+    sizes = []
+    for looks, shared_by in ((0, 60_000), (3, 60_000), (3, 600)):
+        model, _ = graded(looks, shared_by)
+        for bits in (4, 6, 9):
+            same_as_in_a_file(model.coder, bits)
+        net = exact.exact(model.coder, 6)
+        sizes.append(len(packed := packing.pack(net)))
+        other = exact.exact(graded(0)[0].coder, 9)
+        packing.unpack(packed, other)
+        layers = {
+            name: layer for name, layer in net.named_modules() if isinstance(layer, exact.Linear | exact.Embedding)
+        }
+        for name, layer in layers.items():
+            found = other.get_submodule(name).state_dict()
+            assert all(torch.equal(value, found[own]) for own, value in layer.state_dict().items())
+        assert packing.digest(other) == packing.digest(net)
+        if looks:
+            assert any(layer.columns.max() > 0 for layer in layers.values() if isinstance(layer, exact.Linear))
+            with pytest.raises(ValueError, match="not the weights"):
+                packing.unpack(
+                    packed, exact.exact(compressor_file.Model(replace(model.config, shared_by=0), model.spec).coder, 6)
+                )
+            with pytest.raises(ValueError, match="not the weights"):
+                packing.unpack(packed[4:], other)
+    assert sizes[2] < 0.7 * sizes[1] < 0.7 * sizes[0]
+
+
+def test_what_weights_matter_is_what_moving_them_costs(monkeypatch):
+    """Bits and errors of an image, as the Fisher information says and as they are, where weights of some rows or columns move."""
+    monkeypatch.setattr(compressor_file, "LOOK", 1)
+    model, batch = graded(60)
+    coder, level, label = model.coder, batch["level"], batch["label"]
+    symbols, weights = model.symbols(batch, level).float(), compressor_file.rounded(model.coder, 6)
+    generator, moved_by = torch.Generator().manual_seed(1), 0.01
+
+    @torch.no_grad()
+    def made(weights):
+        logits, pixels = torch.func.functional_call(coder, weights, (symbols, symbols, level, label))
+        return [torch.log_softmax(part, -1) for part in logits], 127.5 * (1 + pixels).clamp(min=0)
+
+    before, shown = made(weights)
+    prices = model.prices[level][:, None, None, None]
+    for kind in ("first", "blocks.0.0", "heads.3.hidden", "heads.3.out", "synthesis.first.linear", "synthesis.patch"):
+        layer, weight = coder.layers()[kind], weights[f"{kind}.weight"].detach()
+        for fisher, shape in ((layer.row_fisher, (-1, 1)), (layer.column_fisher, (1, -1))):
+            for some in (fisher >= fisher.median(), fisher < fisher.median()):
+                expected = float(fisher[some].sum()) * weight.numel() / len(fisher) * moved_by**2 / 2
+                costs = []
+                for _ in range(12):
+                    noise = moved_by * torch.randn(weight.shape, generator=generator) * some.float().view(shape)
+                    after, other = made(weights | {f"{kind}.weight": weight + noise})
+                    bits = sum(float((a.exp() * (a - b)).sum()) for a, b in zip(before, after)) / math.log(2)
+                    costs.append((bits + float((prices * (shown - other).square()).sum())) / len(symbols))
+                assert 0.6 * expected - 1e-4 < np.mean(costs) < 1.6 * expected + 1e-4, kind
+
+
+def test_weights_are_rounded_as_finely_as_that_is_worth(monkeypatch):
+    monkeypatch.setattr(compressor_file, "LOOK", 1)
+    coder = graded(3, 1_000)[0].coder
+    few = {name: coder.shifts(name, 6) for name in coder.layers()}
+    finer = {name: coder.shifts(name, 7) for name in coder.layers()}
+    coder.config = replace(coder.config, shared_by=16_000)
+    for name, layer in coder.layers().items():
+        (rows, columns), (more, same) = few[name], coder.shifts(name, 6)
+        limit = compressor_file.finest(layer.weight, 12, columns)
+        assert torch.equal(columns, same) and torch.equal(more, torch.minimum(rows + 2, limit))  # 16 = 2^(2 * 2)
+        assert torch.equal(finer[name][0], torch.minimum(rows + 1, limit)) and (rows < limit).any()
+    rows, worth = few["heads.0.hidden"][0], coder.layers()["heads.0.hidden"].row_fisher
+    assert rows[worth.argmax()] > rows[worth.argmin()]
+
+
+def test_graded_weights_of_a_stranger_are_refused_or_bounded(monkeypatch):
+    monkeypatch.setattr(compressor_file, "LOOK", 1)
+    net = exact.exact(graded(3)[0].coder, 6)
+    packed, start = packing.pack(net), struct.pack("<i", 2**31 - 2)
+    for wrong in (packed[:-4], packed + b"....", packed[:9], packed[: len(packed) // 2], start, start * 9):
+        with pytest.raises(ValueError):
+            packing.unpack(wrong, net)
+    draw = np.random.default_rng(0)
+    for _ in range(300):  # never anything but a refusal, or a network within its bounds
+        forged = bytearray(packed)
+        for at in draw.integers(4, len(packed), 3):
+            forged[at] = draw.integers(256)
+        with memory(1), suppress(ValueError):
+            packing.unpack(bytes(forged), net)
+            for layer in (module for module in net.modules() if isinstance(module, exact.Linear)):
+                assert layer.weight.abs().sum(1).max() * layer.most <= exact.WHOLE
+
+
 def test_training_ends_with_the_weights_of_a_file():
     spec = ImageSpec(1, 9, 14)
     torch.manual_seed(0)
     coder = compressor_file.Model(compressor_file.Config.preset("tiny", spec), spec).coder
     for bits in (4, 5, 8):
-        prepared, kept = compressor_file.rounded(coder, bits), exact.floating(exact.exact(coder, bits), coder)
-        layers = {
-            f"{name}.weight": layer.weight for name, layer in kept.named_modules() if isinstance(layer, torch.nn.Linear)
-        }
-        assert prepared.keys() == layers.keys() and all(torch.equal(prepared[name], layers[name]) for name in layers)
-    (slope,) = torch.autograd.grad(prepared["first.weight"].sum(), coder.first.weight)
+        same_as_in_a_file(coder, bits)
+    (slope,) = torch.autograd.grad(same_as_in_a_file(coder, 6)["first.weight"].sum(), coder.first.weight)
     assert (slope == 1).all()
 
 
@@ -1077,7 +1192,7 @@ def test_refined_symbols_take_fewer_bits_for_smaller_errors(compressor, tmp_path
     assert refined.psnr == pytest.approx(10 * math.log10(255**2 / squared), abs=1e-6)
     wished = (plain.psnr + refined.psnr) / 2 - 0.5
     found = compress(compressor, some, tmp_path / "wished.latente", psnr=wished, refine=20)
-    assert wished <= found.psnr < wished + 0.02
+    assert wished <= found.psnr < wished + 0.03
     again = compress(compressor, some, tmp_path / "again.latente", psnr=wished, refine=20)
     assert found.path.read_bytes() == again.path.read_bytes()
     for steps in (-1, 10**6):

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from golden import FOLDER, pictures, rows
-from latente.codec import coding, exact, walks
+from latente.codec import coding, exact, packing, walks
 from latente.codec.coding import Decoder, Encoder
 from latente.compression import Archive, chunks, decompress
 from latente.models import pixelcnn, table_gpt
@@ -80,6 +80,27 @@ def test_a_layer_at_its_bounds_is_python_s_whole_numbers(inputs, bits, shift):
         assert (other(one[None])[0] == expected).all()
 
 
+def test_a_layer_with_steps_for_its_columns_is_python_s_whole_numbers():
+    """The finest and the coarsest of them, numbers as large as they can be, inputs as large as its weights allow."""
+    draw, inputs = np.random.default_rng(0), 300
+    columns = torch.arange(inputs) % (exact.SPREAD + 1)
+    numbers = draw.integers(-(2**11), 2**11 + 1, (6, inputs))
+    numbers[:2] = [[2**11], [-(2**11)]]
+    layer = torch.nn.Linear(inputs, 6)
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(numbers * 2.0 ** columns.numpy() / 2**9))
+    made = exact.Linear(layer, exact.MOST_BITS, (torch.full((6,), 9.0), columns.float()))
+    assert (made.weight == torch.from_numpy(numbers) * 2**columns).all() and (made.scale == 2.0**-9).all()
+    assert made.most == 2**50 // int(made.weight.abs().sum(1).max()) < exact.LARGEST
+    x = draw.integers(-2 * made.most, 2 * made.most, (8, inputs)) - 0.125
+    x[:2] = [[made.most], [-exact.LARGEST]]
+    found = made(torch.from_numpy(x))
+    assert found.tolist() == [by_hand(made, each) for each in x]
+    order = draw.permutation(inputs)
+    made.weight.copy_(made.weight[:, order])
+    assert (torch.cat([made(one[None]) for one in torch.from_numpy(x[:, order])]) == found).all()
+
+
 def test_what_a_layer_takes_is_cut_only_where_its_weights_are_too_many():
     assert linear([[127.0] * 64], 8).most > exact.LARGEST > linear([[2047.0] * 1024], 12).most
 
@@ -132,7 +153,7 @@ def test_weights_of_a_stranger_are_bounded_when_they_are_unpacked():
         layer.weight[:, ::3] = -(2.0**11)
         layer.scale.fill_(2.0**8)
         layer.bias.fill_(exact.BOUND)
-    exact.unpack(exact.pack(forged), net)
+    packing.unpack(packing.pack(forged), net)
     assert net.narrow.most == 2**50 // (2**11 * 1024) < exact.LARGEST
     x = torch.from_numpy(np.random.default_rng(0).integers(-(2**40), 2**40, (7, 256)).astype(float))
     found = net(x)
@@ -142,7 +163,7 @@ def test_weights_of_a_stranger_are_bounded_when_they_are_unpacked():
 
 
 def group(low, counts, values):
-    """Packed whole numbers, as `exact.pack` lays them out."""
+    """Packed whole numbers, as `packing.pack` lays them out."""
     counts, encoder = np.asarray(counts), Encoder()
     encoder.alike(np.asarray(values) - low, counts)
     kept, coded = zlib.compress(counts.astype("<u4").tobytes(), 9), encoder.finish()
@@ -164,10 +185,10 @@ def test_weights_shifts_and_tables_beyond_their_bounds_are_refused(weights, shif
             pieces.append(group(low, np.bincount(values - low), values))
         return b"".join(pieces)
 
-    exact.unpack(packed((-8, 8), (-8, 24), (-(2**18), 2**18)), net)
+    packing.unpack(packed((-8, 8), (-8, 24), (-(2**18), 2**18)), net)
     assert net[0].weight.abs().max() == 8 and net[0].bias.abs().max() == exact.BOUND
     with pytest.raises(ValueError, match="no weights"):
-        exact.unpack(packed(weights, shifts, tables), net)
+        packing.unpack(packed(weights, shifts, tables), net)
 
 
 # ---- the coder -------------------------------------------------------------------------------------------------------
@@ -203,7 +224,7 @@ def test_frequencies_are_what_constriction_makes_of_chances():
 # ---- walks side by side ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["pixels", "latents", "latents_views", "rows"])
+@pytest.mark.parametrize("name", ["pixels", "latents", "latents_views", "latents_graded", "rows"])
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_walks_side_by_side_make_the_same_bytes(name, threads):
     torch.set_num_threads(threads)
@@ -282,7 +303,7 @@ def test_ctrl_c_stops_all_walks():
 # ---- files of the past -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["pixels", "latents", "latents_views", "rows"])
+@pytest.mark.parametrize("name", ["pixels", "latents", "latents_views", "latents_graded", "rows"])
 def test_a_file_of_the_past_is_coded_by_its_model(name):
     with Archive(FOLDER / f"{name}.latente") as archive:
         count = len(archive.reader)
@@ -304,7 +325,12 @@ def test_a_lossless_file_of_the_past_gives_its_images_and_they_its_bytes(threads
 
 
 @pytest.mark.parametrize(
-    ("name", "better", "digest"), [("latents", 85, "0be43f572e427e1a"), ("latents_views", 107, "dc8d8070cf7b2423")]
+    ("name", "better", "digest"),
+    [
+        ("latents", 85, "0be43f572e427e1a"),
+        ("latents_views", 107, "dc8d8070cf7b2423"),
+        ("latents_graded", 94, "4ce47a42bc760825"),
+    ],
 )
 def test_a_lossy_file_of_the_past_gives_the_same_pixels(name, better, digest):
     with Archive(FOLDER / f"{name}.latente") as archive:

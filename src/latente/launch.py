@@ -62,7 +62,10 @@ def train(
     torch.set_num_threads(threads)
 
     def build(of: str) -> tuple[Any, Recipe]:
-        made = built(family, merge(family.Config.preset(of, data.spec), config), data.spec, seed)
+        preset = family.Config.preset(of, data.spec)
+        if hasattr(preset, "for_items"):
+            preset = preset.for_items(sum(map(len, data.splits.values())))
+        made = built(family, merge(preset, config), data.spec, seed)
         if init is not None:
             _take_weights(made, Path(init))
         return made, merge(made.recipe, recipe)

@@ -37,7 +37,7 @@ LABELS = 1 << 18  # bytes of the names of classes that a model does not know
 CONTEXT = 1 << 16  # tokens a language model sees at once
 STREAMS = 1 << 10  # of tokens, side by side
 THREADS = 256
-LEAST = 1 / 16  # bytes of a weight, on average: a header that asks for more weights than its file can hold is a forgery
+WEIGHTS = 16, 1 << 20  # that a file may have for each byte of them, and besides: one that asks for more is a forgery
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from latente.codec import exact
+from latente.codec import exact, packing
 from latente.codec.coding import Decoder
 from latente.codec.layout import Damaged
 from latente.codec.reader import Reader
@@ -71,12 +71,12 @@ class ImageJob:
             "codec": Lossless.name if point is None else Lossy.name, "model": self._run.family.name,
             "config": asdict(from_json(self._run.family.Config, self._run.record["config"])), "spec": asdict(self._run.spec),
             "items": len(self.x), "classes": self._classes, "size": self._size, "bits": self._bits,
-            "weights": exact.digest(net), "quality": point and point.quality, "better": point.better if point else 0,
+            "weights": packing.digest(net), "quality": point and point.quality, "better": point.better if point else 0,
             "labels": () if self._run.spec.classes else self.class_names,
         }  # fmt: skip
         self.parts = dict(self._paths)
         if not self._external:
-            self.parts["model"] = exact.pack(net)
+            self.parts["model"] = packing.pack(net)
             net = network(headers.exactly(headers.Images, self.header, "header"), self.parts["model"])
         self._coding: Coder = Lossless(net, self._classes) if point is None else Lossy(net, self._classes)
         if point is not None:
@@ -98,14 +98,14 @@ class ImageJob:
             if lossy:
                 errors = quality.squared(coder.shown(numbers), self._some).sum()
                 each += float(coder.model.prices[0]) * errors / n / 8
-        return len(exact.pack(coder.net)) + each * len(self.x)
+        return len(packing.pack(coder.net)) + each * len(self.x)
 
     def _estimate(self, quality: int) -> float:
         """Bytes of a file of a quality, from what some images take."""
         coder = self._coder(Point(quality), self._bits, self._refine)
         numbers = coder.numbers(self._some, self._some_labels)
         _, cost = coder.code(numbers, self._some_labels, [len(self._some)])
-        fixed = sum(map(len, self._paths.values())) + (0 if self._external else len(exact.pack(coder.net)))
+        fixed = sum(map(len, self._paths.values())) + (0 if self._external else len(packing.pack(coder.net)))
         return fixed + OVERHEAD[0] + OVERHEAD[1] * -(-len(self.x) // self._size) + cost.mean() / 8 * len(self.x)
 
     def _squared(self, of: int, of_all: bool) -> np.ndarray:
@@ -248,7 +248,7 @@ class PackedImages:
             net = network(held, reader.part("model"))
         else:
             net = exact.exact(_kept(chunks.made_with(run, ImageRun, held).model, _point(held)), held.bits)
-        if exact.digest(net) != held.weights:
+        if packing.digest(net) != held.weights:
             raise ValueError("these are not the weights it was made with")
         self.coding: Coder = (Lossless if held.quality is None else Lossy)(net, held.classes)
         self.together = at_once(self.coding.net, held.size)
@@ -351,7 +351,7 @@ def network(held: headers.Images, packed: bytes) -> Any:
     with torch.device("meta"):  # shapes alone
         kept = _kept(built(family, config, held.spec, 0), _point(held))
     weights = sum(p.numel() for p in kept.parameters())
-    if weights * headers.LEAST > len(packed):
+    if weights > headers.WEIGHTS[0] * len(packed) + headers.WEIGHTS[1]:
         raise ValueError(f"{len(packed):,} bytes are no {weights:,} weights")
     if held.size * kept.remembered > REMEMBERED:
         raise ValueError(f"its chunks of {held.size:,} images take more memory to decode than any it may have")
@@ -360,7 +360,7 @@ def network(held: headers.Images, packed: bytes) -> Any:
         for parameter in kept.parameters():
             parameter.zero_()
     net = exact.exact(kept, held.bits)
-    exact.unpack(packed, net)
+    packing.unpack(packed, net)
     return net
 
 

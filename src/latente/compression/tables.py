@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from latente.codec import exact, walks
+from latente.codec import exact, packing, walks
 from latente.codec.coding import Decoder, Encoder, even_bits
 from latente.codec.layout import Damaged
 from latente.codec.reader import Reader
@@ -189,11 +189,11 @@ class TableJob:
             "codec": "rows", "model": run.family.name,
             "config": asdict(from_json(run.family.Config, run.record["config"])), "spec": asdict(run.spec), "items": items,
             "size": max(1, min(headers.TABLE, REMEMBERED // run.model.remembered)), "bits": bits,
-            "weights": exact.digest(net), "columns": chunks.digest(kept),
+            "weights": packing.digest(net), "columns": chunks.digest(kept),
         }  # fmt: skip
         self.parts = {"columns": chunks.squeezed(kept)}
         if not external_model:
-            self.parts["model"] = exact.pack(net)
+            self.parts["model"] = packing.pack(net)
             net = network(headers.exactly(headers.Tables, self.header, "header"), self.parts["model"])
         self._rows = Rows(net, columns)
         if table.form.kind in ("csv", "tsv") and path is not None and not comes_back(path, table):
@@ -203,7 +203,7 @@ class TableJob:
         """Bytes of a file with weights of so many bits."""
         net = exact.exact(self._run.model, bits)
         expected = Rows(net, self._run.columns).code([some])[1][0] / len(some) * items if items else 0
-        return len(exact.pack(net)) + expected
+        return len(packing.pack(net)) + expected
 
     def settle(self, size: int) -> None:
         """As `Job.settle`: every size will do."""
@@ -254,7 +254,7 @@ class PackedTables:
             net = network(held, reader.part("model"))
         else:
             net = exact.exact(chunks.made_with(run, TableRun, held).model, held.bits)
-        if exact.digest(net) != held.weights:
+        if packing.digest(net) != held.weights:
             raise ValueError("these are not the weights it was made with")
         self.rows = Rows(net, columns)
         self.schema = self.rows.schema
@@ -336,12 +336,12 @@ def network(held: headers.Tables, packed: bytes) -> Any:
     with torch.device("meta"):  # shapes alone
         shapes = built(family, config, held.spec, 0)
     weights = sum(p.numel() for p in shapes.parameters())
-    if weights * headers.LEAST > len(packed):
+    if weights > headers.WEIGHTS[0] * len(packed) + headers.WEIGHTS[1]:
         raise ValueError(f"{len(packed):,} bytes are no {weights:,} weights")
     if held.size * shapes.remembered > REMEMBERED:
         raise ValueError(f"its chunks of {held.size:,} rows take more memory to decode than any it may have")
     net = exact.exact(built(family, config, held.spec, 0), held.bits)
-    exact.unpack(packed, net)
+    packing.unpack(packed, net)
     return net
 
 

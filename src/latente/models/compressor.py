@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.func import functional_call
 
 from latente.config import Recipe, Size
@@ -46,6 +46,14 @@ EASE = 50  # steps that keep the rate; of more, the last goes at EASE / steps of
 ROUNDED_FROM = 0.3  # of the training: from here on the coder's weights are rounded, as they are in a file
 LEAK = 0.125  # units that never fire learn nothing; eighths stay exact
 FINE = 8  # bits at least of a weight of the coder's `fine` layers
+MOST_BITS, SPREAD = (
+    12,
+    8,
+)  # of such as are rounded by what they are worth; powers of two between the steps of columns, at most
+LOOK = 20  # batches from one that says how much weights matter to the next
+KEPT = 0.98  # of what batches said before
+COARSER = 3.0  # is the square of the step of a weight that training knows of than that of one which is rounded unawares
+LEAST = 0.003  # of what weights of a layer matter on average, so much each does at least
 WINDOW = 2  # rows above and places to either side that its first layer sees
 
 
@@ -73,6 +81,9 @@ class Config:
     """what prior and decoder are told of a symbol: itself, from 2 on its size as well, from 3 on the prior whether it is 0"""
     refine: int = 0
     """steps that refine the symbols of a batch before prior and decoder learn from them: slow, and worth it after `--init`"""
+    shared_by: int = 0
+    """images of a file, which share its weights, as many as the source has if not given: each weight is rounded as finely as that is
+    worth to so many, and finer by each bit that a file has beyond `weight_bits`; 0: all alike, in `weight_bits`"""
     least_price: float = 0.001
     """bits a dimension that a squared error of 1 is worth, at the lowest quality"""
     most_price: float = 0.012
@@ -83,7 +94,7 @@ class Config:
             ("latent-channels", self.latent_channels, 1, 48), ("width", self.width, 1, 1024), ("blocks", self.blocks, 1, 64),
             ("decoder-width", self.decoder_width, 2, 1024), ("encoder-width", self.encoder_width, 2, 4096),
             ("views", self.views, 1, 3), ("levels", self.levels, 1, 64), ("weight-bits", self.weight_bits, 3, 12),
-            ("refine", self.refine, 0, 10_000),
+            ("refine", self.refine, 0, 10_000), ("shared-by", self.shared_by, 0, 10**9),
         ):  # fmt: skip
             if not isinstance(value, int) or not least <= value <= most:
                 raise ValueError(f"--{name} {value}: from {least} to {most}")
@@ -101,7 +112,11 @@ class Config:
             "small": cls(16 * spec.channels),
             "base": cls(16 * spec.channels, width=96, decoder_width=96, encoder_width=256, blocks=3),
         }[size]
-        return replace(found, leak=LEAK, views=3)
+        return replace(found, leak=LEAK, views=3, shared_by=10_000)
+
+    def for_items(self, n: int) -> Config:
+        """The same for a file of so many images."""
+        return replace(self, shared_by=n)
 
 
 class Patches(nn.Module):
@@ -248,16 +263,84 @@ class Coder(nn.Module):
             Head(width + channel * config.views, width, of) for channel, of in enumerate(self.symbols)
         )
         self.synthesis = Synthesis(spec, config)
-        layers = (name for name, layer in self.named_modules() if isinstance(layer, nn.Linear))
-        self.fine = ("first", *(name for name in layers if name.startswith("synthesis.") and ".blocks." not in name))
+        self.fine = ("first", *(n for n in self.layers() if n.startswith("synthesis.") and ".blocks." not in n))
         """layers of few weights that much depends on, kept finer than the others"""
         for table in (self.rows, self.columns, self.label):
             if table is not None:
                 nn.init.zeros_(table.weight)
+        if config.shared_by:
+            self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+            for layer in self.layers().values():
+                layer.register_buffer("row_fisher", torch.zeros(layer.out_features))
+                layer.register_buffer("column_fisher", torch.zeros(layer.in_features))
         # At high rates the best step is sqrt(6 / (price * ln 2)) / 127.5 for bits and errors a dimension.
         prices = torch.linspace(math.log(config.least_price), math.log(config.most_price), config.levels)
         with torch.no_grad():
             self.steps.weight.copy_((6 / prices.exp() / math.log(2)).sqrt()[:, None].expand(-1, k) / 127.5)
+
+    def layers(self) -> dict[str, Any]:
+        """The linear ones, by name."""
+        return {name: layer for name, layer in self.named_modules() if isinstance(layer, nn.Linear)}
+
+    def look(self, symbols: Tensor, batch: Batch, price: Tensor, weights: dict[str, Tensor]) -> None:
+        """Learns, from every `LOOK`-th batch (B) and its prices of an error, how much what images cost depends on `weights`, rounded: the
+        diagonal of the Fisher information in bits an image, its means over rows and columns (as Adafactor has them; Shazeer and
+        Stern 2018, arXiv:1804.04235), by symbols drawn from the prior's own chances and random errors of the pixels."""
+        (before, between), layers = divmod(int(self.batches), LOOK), self.layers()
+        self.batches += 1
+        if between:
+            return
+        held = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
+        with torch.enable_grad():
+            logits, pixels = functional_call(self, held, (symbols, symbols, batch["level"], batch.get("label")))
+            signs, drawn = (
+                torch.empty_like(pixels),
+                [part.new_empty(part.shape[:-1], dtype=torch.int64) for part in logits],
+            )
+            for item, seed in enumerate(batch["seed"].tolist()):
+                generator = torch.Generator().manual_seed(seed)
+                signs[item] = torch.randint(2, pixels.shape[1:], generator=generator) * 2 - 1
+                for part, chosen in zip(logits, drawn):
+                    chances = part[:, item].detach().softmax(-1).cpu()
+                    chosen[:, item] = torch.multinomial(chances.flatten(0, -2), 1, generator=generator).view(
+                        chances.shape[:-1]
+                    )
+            cost = (127.5 * (2 * price).sqrt()[:, None, None, None] * pixels * signs * (pixels.detach() > -1)).sum()
+            for part, chosen in zip(logits, drawn):
+                nats = F.cross_entropy(part.flatten(0, -2), chosen.flatten(), reduction="sum")
+                cost = cost + nats / math.log(2) ** 0.5
+            found = torch.autograd.grad(cost, [held[f"{name}.weight"] for name in layers])
+        flat = torch.cat([slope.float().flatten() for slope in found])
+        images = torch.tensor(float(len(symbols)), device=flat.device)
+        if distributed.is_available() and distributed.is_initialized():
+            for each in (flat, images):
+                distributed.all_reduce(each)
+        squares, new = flat.square() / images, 1 - min(KEPT, before / (before + 1))
+        for layer, part in zip(layers.values(), squares.split([slope.numel() for slope in found])):
+            square = part.view(layer.weight.shape)
+            layer.row_fisher.lerp_(square.mean(1), new)
+            layer.column_fisher.lerp_(square.mean(0), new)
+
+    def shifts(self, name: str, bits: int) -> tuple[Tensor, Tensor] | None:
+        """How a layer's weights are rounded where it is by their worth: to multiples of 2^(column - row), whole numbers (O,) and (I,). A
+        step costs as much in errors as it saves in bits where its square is 12 / (images * ln 2 * Fisher information)."""
+        if not self.config.shared_by or not self.batches:
+            return self.alike(name, bits) if self.config.shared_by else None
+        layer: Any = self.get_submodule(name)
+        rows, columns = (one + LEAST * one.mean() + 1e-30 for one in (layer.row_fisher, layer.column_fisher))
+        wide = (-0.5 * (columns / columns.mean()).log2()).round()
+        least = wide.min()
+        wide = (wide - least).clamp(max=SPREAD)
+        step = 0.5 * (COARSER * 12 / (self.config.shared_by * math.log(2) * rows)).log2() + least
+        return torch.minimum(
+            (bits - self.config.weight_bits - step).round(), finest(layer.weight, MOST_BITS, wide)
+        ), wide
+
+    def alike(self, name: str, bits: int) -> tuple[Tensor, Tensor]:
+        """The same where all are worth as much, and a layer's rows are as fine as so many bits allow for the largest of each."""
+        layer: Any = self.get_submodule(name)
+        columns = torch.zeros_like(layer.weight[0])
+        return finest(layer.weight, max(bits, FINE) if name in self.fine else bits, columns), columns
 
     @property
     def remembered(self) -> int:
@@ -327,15 +410,17 @@ class Coder(nn.Module):
 def rounded(coder: Coder, bits: int) -> dict[str, Tensor]:
     """The matrices of a coder as a file holds them with so many bits a weight, by name; gradients pass straight through."""
     found = {}
-    for name, layer in coder.named_modules():
-        if isinstance(layer, nn.Linear):
-            most = 2.0 ** ((max(bits, FINE) if name in coder.fine else bits) - 1)
-            weight = layer.weight.float()
-            largest = weight.detach().abs().amax(1, keepdim=True).clamp(min=2.0**-20)
-            scale = torch.exp2(((most - 1) / largest).log2().floor())
-            kept = (weight.detach() * scale).round().clamp(-most, most) / scale
-            found[f"{name}.weight"] = weight + (kept - weight.detach())
+    for name, layer in coder.layers().items():
+        weight, (rows, columns) = layer.weight.float(), coder.shifts(name, bits) or coder.alike(name, bits)
+        scale = torch.exp2(rows[:, None] - columns)
+        found[f"{name}.weight"] = weight + ((weight.detach() * scale).round() / scale - weight.detach())
     return found
+
+
+def finest(weight: Tensor, bits: int, columns: Tensor) -> Tensor:
+    """The largest shifts of rows (O,) at which multiples of 2^(column - row) of so many bits reach all of a matrix (O,I)."""
+    largest = (weight.detach().float().abs() / columns.exp2()).amax(1).clamp(min=2.0**-20)
+    return ((2.0 ** (bits - 1) - 1) / largest).log2().floor()
 
 
 def causal(x: Tensor, weight: Tensor, places: Any) -> Tensor:
@@ -370,8 +455,9 @@ class Model(nn.Module):
     # ---- training -------------------------------------------------------------------------------------------------
 
     def noise(self, n: int, phase: str, generator: torch.Generator) -> Batch:
-        """A quality for every image."""
-        return {"level": torch.randint(self.config.levels, (n,), generator=generator)}
+        """A quality for every image, and a seed of what is drawn where the coder looks at it."""
+        level = torch.randint(self.config.levels, (n,), generator=generator)
+        return {"level": level, "seed": torch.randint(2**62, (n,), generator=generator)}
 
     def forward(self, batch: Batch, phase: str, progress: float) -> Losses:
         """Bits a dimension, squared errors of pixels 0..255, and what both cost at the prices of the images' qualities. Where the config
@@ -380,12 +466,20 @@ class Model(nn.Module):
         late = progress >= ROUNDED_FROM or steps > 0
         weights = rounded(self.coder, self.config.weight_bits) if late else {}
         if not steps:
-            return self._losses(self.scaled(batch["x"], level), batch, weights)
+            y = self.scaled(batch["x"], level)
+            self._look(y, batch, weights)
+            return self._losses(y, batch, weights)
         half = torch.is_autocast_enabled(level.device.type)
         held = {name: weight.detach() for name, weight in (dict(self.coder.named_parameters()) | weights).items()}
-        learned = self._losses(self.refined(batch, level, steps, half, held).float(), batch, weights)
+        symbols = self.refined(batch, level, steps, half, held).float()
+        self._look(symbols, batch, weights)
+        learned = self._losses(symbols, batch, weights)
         encoded = self._losses(self.scaled(batch["x"], level, held["steps.weight"]), batch, held)
         return learned._replace(total=(learned.total + encoded.total) / 2)
+
+    def _look(self, y: Tensor, batch: Batch, weights: dict[str, Tensor]) -> None:
+        if self.training and weights and self.config.shared_by:
+            self.coder.look(y.detach().round(), batch, self.prices[batch["level"]], weights)
 
     def _losses(self, y: Tensor, batch: Batch, weights: dict[str, Tensor]) -> Losses:
         """What y (B,K,h,w), rounded, costs with a coder of such weights."""
