@@ -996,6 +996,16 @@ def test_graded_weights_end_training_as_a_file_has_them_and_are_packed(monkeypat
     assert sizes[2] < 0.7 * sizes[1] < 0.7 * sizes[0]
 
 
+def test_a_training_goes_on_from_a_run_that_knew_nothing_of_what_weights_matter(tmp_path):
+    brief = {"size": "tiny", "steps": 3, "quiet": True}
+    first = latente.train("compressor", "digits", shared_by=0, out=tmp_path / "a", **brief)
+    run = latente.train("compressor", "digits", init=first.path, out=tmp_path / "b", **brief)
+    assert first.model.config.shared_by == 0 and run.model.config.shared_by == len(open_source("digits").images)
+    assert not hasattr(first.model.coder, "batches") and run.model.coder.batches > 0
+    with pytest.raises(ValueError, match="other sizes"):  # the way back: such a model has no room for it
+        latente.train("compressor", "digits", init=run.path, shared_by=0, out=tmp_path / "c", **brief)
+
+
 def test_what_weights_matter_is_what_moving_them_costs(monkeypatch):
     """Bits and errors of an image, as the Fisher information says and as they are, where weights of some rows or columns move."""
     monkeypatch.setattr(compressor_file, "LOOK", 1)

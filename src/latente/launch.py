@@ -348,11 +348,15 @@ def _check_shardable(family: registry.Family, recipe: dict[str, Any], processes:
 
 
 def _take_weights(model: Any, run: Path) -> None:
+    """Those of a run; statistics that it has not kept, in buffers, begin anew."""
     checkpoint.read_run(run)
+    found, parameters = usable_weights(run), {name for name, _ in model.named_parameters()}
     try:
-        model.load_state_dict(usable_weights(run))
+        missing, unknown = model.load_state_dict(found, strict=False)
     except RuntimeError:
-        raise ValueError(f"--init {run}: its model has other sizes; give the same --size and settings") from None
+        missing, unknown = parameters, []
+    if unknown or parameters & {*missing}:
+        raise ValueError(f"--init {run}: its model has other sizes; give the same --size and settings")
 
 
 def _free_name(model: str, data: str) -> Path:
