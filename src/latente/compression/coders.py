@@ -21,6 +21,7 @@ from latente.codec.coding import Decoder, Encoder
 from latente.training.budget import half_precision_pays
 
 REMEMBERED = 1 << 27  # numbers, 1 GiB, that walks may hold of all images or rows that take them at once
+MOST, REFINED = 256, 64  # images at once; fewer where each step makes all its tensors anew, which are to stay small
 TOGETHER = 4  # chunks at once, or as many as there are threads
 
 Labelled = tuple[np.ndarray, np.ndarray | None]
@@ -122,7 +123,7 @@ class Lossy(Coder):
             model.coder.steps.weight.data.clamp_(min=exact.COARSE / net.one)
 
     def numbers(self, x: np.ndarray, labels: np.ndarray | None, levels: np.ndarray | None = None) -> np.ndarray:
-        level, parts = _each(len(x), levels), self._parts(len(x))
+        level, parts = _each(len(x), levels), self._parts(len(x), REFINED if self.refine else MOST)
 
         def work(share: slice, _: slice, stopped: Event) -> list[torch.Tensor]:
             found = []
@@ -147,9 +148,9 @@ class Lossy(Coder):
         found += [self.net.shown(symbols[part].double(), level[part]) for part in self._parts(len(numbers))]
         return torch.cat(found).numpy()
 
-    def _parts(self, n: int) -> list[slice]:
+    def _parts(self, n: int, most: int = MOST) -> list[slice]:
         """So many images at a time."""
-        together = max(1, min(256, REMEMBERED // self.net.drawn))
+        together = max(1, min(most, REMEMBERED // self.net.drawn))
         return [slice(at, min(n, at + together)) for at in range(0, n, together)]
 
     def _told(self, numbers: np.ndarray) -> Iterable[np.ndarray]:

@@ -293,18 +293,7 @@ class Coder(nn.Module):
         held = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
         with torch.enable_grad():
             logits, pixels = functional_call(self, held, (symbols, symbols, batch["level"], batch.get("label")))
-            signs, drawn = (
-                torch.empty_like(pixels),
-                [part.new_empty(part.shape[:-1], dtype=torch.int64) for part in logits],
-            )
-            for item, seed in enumerate(batch["seed"].tolist()):
-                generator = torch.Generator().manual_seed(seed)
-                signs[item] = torch.randint(2, pixels.shape[1:], generator=generator) * 2 - 1
-                for part, chosen in zip(logits, drawn):
-                    chances = part[:, item].detach().softmax(-1).cpu()
-                    chosen[:, item] = torch.multinomial(chances.flatten(0, -2), 1, generator=generator).view(
-                        chances.shape[:-1]
-                    )
+            drawn, signs = by_chance(logits, pixels, batch["seed"])
             cost = (127.5 * (2 * price).sqrt()[:, None, None, None] * pixels * signs * (pixels.detach() > -1)).sum()
             for part, chosen in zip(logits, drawn):
                 nats = F.cross_entropy(part.flatten(0, -2), chosen.flatten(), reduction="sum")
@@ -405,6 +394,20 @@ class Coder(nn.Module):
     def walk(self, n: int, level: Tensor, label: Tensor | None = None) -> Walk:
         """The symbols of `n` images of a quality and class, (n,) each, about to be made, or read again, one by one."""
         return Walk(self, n, self.known(level, label))
+
+
+@torch.no_grad()
+def by_chance(logits: list[Tensor], pixels: Tensor, seeds: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Symbols as likely as logits (k,B,h,w,S) say, (k,B,h,w), and 1 or -1 for each pixel, by a seed for every image, (B,)."""
+    symbols, signs = [part.argmax(-1) for part in logits], torch.ones_like(pixels)
+    for item, seed in enumerate(seeds.tolist()):
+        generator = torch.Generator().manual_seed(seed)
+        signs[item] = torch.randint(2, pixels.shape[1:], generator=generator) * 2 - 1
+        for part, chosen in zip(logits, symbols):
+            chances = part[:, item].softmax(-1).cpu()
+            picked = torch.multinomial(chances.flatten(0, -2), 1, generator=generator)
+            chosen[:, item] = picked.view(chances.shape[:-1])
+    return symbols, signs
 
 
 def rounded(coder: Coder, bits: int) -> dict[str, Tensor]:
