@@ -221,6 +221,7 @@ def packed(run, source, path, wish=Wish(), chunk=4, verify=True, names=None, ref
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(headers, "PIXELS", chunk * run.spec.height * run.spec.width)
         patch.setattr(images, "TRIED", (8,))
+        patch.setattr(images, "FEWER", ())
         job = ImageJob(run, source, False, wish, silent, refine)
         if names is not None:
             job.names, job.parts = names, job.parts | {"paths": chunks.squeezed_names(names)}
@@ -1076,6 +1077,14 @@ def test_training_ends_with_the_weights_of_a_file():
         same_as_in_a_file(coder, bits)
     (slope,) = torch.autograd.grad(same_as_in_a_file(coder, 6)["first.weight"].sum(), coder.first.weight)
     assert (slope == 1).all()
+
+
+def test_few_images_take_coarser_weights(compressor, tmp_path):
+    data, bits = open_source("digits"), []
+    for n in (20, 1_797):
+        found = compress(compressor, (data.images[:n], data.labels[:n]), tmp_path / f"{n}.latente", verify=False)
+        bits.append((Reader(found.path).header["bits"], found.model))
+    assert bits[0][0] < bits[1][0] and bits[0][1] < 0.75 * bits[1][1]
 
 
 def test_lossy_files_are_as_good_or_as_small_as_wished(compressor, tmp_path, capsys):

@@ -27,6 +27,7 @@ from latente.evaluation.findings import Say
 from latente.run import ImageRun, Run, built
 
 TRIED = (5, 6, 7, 8, 10)  # bits of a weight
+FEWER = (3, 4)  # tried as well where each weight is rounded by its worth, for files of fewer images than it was reckoned for
 TRIAL = 200  # images that decide how many, and on which a quality is looked for
 NEAR = 0.01  # dB above what is wished, at most, of refined images
 RETRIES = 4  # files that turn out larger than wished
@@ -54,7 +55,8 @@ class ImageJob:
         self._some, self._some_labels = self.x[at], None if self.labels is None else self.labels[at]
         self._estimated = cache(self._estimate)
         say("finding out how many bits a weight is worth")
-        self._bits = exact.MOST_BITS if external_model else min(TRIED, key=self._worth)
+        tried = FEWER + TRIED if getattr(run.model.config, "shared_by", 0) else TRIED
+        self._bits = exact.MOST_BITS if external_model else min(tried, key=self._worth)
         self._errors = cache(self._squared)
         self._point: Point | None = None
         if hasattr(run.model, "at"):
