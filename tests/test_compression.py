@@ -1007,6 +1007,21 @@ def test_a_training_goes_on_from_a_run_that_knew_nothing_of_what_weights_matter(
         latente.train("compressor", "digits", init=run.path, shared_by=0, out=tmp_path / "c", **brief)
 
 
+def test_a_model_is_used_with_the_weights_of_its_file(monkeypatch):
+    monkeypatch.setattr(compressor_file, "LOOK", 1)
+    model, batch = graded(3, 600)
+    filed, raw = copy.deepcopy(model), copy.deepcopy(model)
+    with torch.no_grad():
+        for name, weight in same_as_in_a_file(model.coder, 6).items():
+            filed.coder.get_parameter(name).copy_(weight)
+        filed.config = raw.config = replace(model.config, shared_by=0)  # which use the weights that they have
+        (bits, errors), (as_filed, same), (other, _) = (each.rate(batch, 1) for each in (model, filed, raw))
+        assert torch.equal(bits, as_filed) and torch.equal(errors, same) and not torch.allclose(bits, other)
+        assert torch.equal(model.reconstruct(batch)["x"], filed.reconstruct(batch)["x"])
+        drawn = [each.sample(9, generator=keyed(0))["x"] for each in (model, filed, raw)]
+        assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+
+
 def test_what_weights_matter_is_what_moving_them_costs(monkeypatch):
     """Bits and errors of an image, as the Fisher information says and as they are, where weights of some rows or columns move."""
     monkeypatch.setattr(compressor_file, "LOOK", 1)

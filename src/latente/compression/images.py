@@ -27,7 +27,10 @@ from latente.evaluation.findings import Say
 from latente.run import ImageRun, Run, built
 
 TRIED = (5, 6, 7, 8, 10)  # bits of a weight
-FEWER = (3, 4)  # tried as well where each weight is rounded by its worth, for files of fewer images than it was reckoned for
+FEWER = (
+    3,
+    4,
+)  # tried as well where each weight is rounded by its worth, for files of fewer images than it was reckoned for
 TRIAL = 200  # images that decide how many, and on which a quality is looked for
 NEAR = 0.01  # dB above what is wished, at most, of refined images
 RETRIES = 4  # files that turn out larger than wished

@@ -537,6 +537,16 @@ class Model(nn.Module):
         made.prices = self.prices[kept]
         return made
 
+    def _filed(self) -> Coder:
+        """The coder as a file has it. Weights rounded by their worth differ too much from what training goes on with."""
+        if not self.config.shared_by:
+            return self.coder
+        made = copy.deepcopy(self.coder)
+        with torch.no_grad():
+            for name, weight in rounded(self.coder, self.config.weight_bits).items():
+                made.get_parameter(name).copy_(weight)
+        return made
+
     def symbols(self, batch: Batch, level: int | Tensor) -> Tensor:
         """What images of a quality, or of a quality each (B,), are coded as, int64 (B,K,h,w)."""
         each = torch.as_tensor(level, device=self.prices.device).expand(len(batch["x"]))
@@ -592,9 +602,9 @@ class Model(nn.Module):
     def rate(self, batch: Batch, level: int) -> tuple[Tensor, Tensor]:
         """Bits of each image at a quality, and the mean squared error of its pixels, (B,) each."""
         each = torch.full((len(batch["x"]),), level, device=self.prices.device)
-        symbols = self.symbols(batch, level).float()
-        bits = self._bits(symbols, symbols, self.coder.logits(symbols, each, batch.get("label")))
-        error = self.coder.shown(symbols, level).float() - batch["x"].float()
+        symbols, coder = self.symbols(batch, level).float(), self._filed()
+        bits = self._bits(symbols, symbols, coder.logits(symbols, each, batch.get("label")))
+        error = coder.shown(symbols, level).float() - batch["x"].float()
         return bits, error.square().flatten(1).mean(1)
 
     def encode(self, batch: Batch) -> Tensor:
@@ -604,7 +614,7 @@ class Model(nn.Module):
     def reconstruct(self, batch: Batch) -> Batch:
         """Images as the highest quality keeps them."""
         level = self.config.levels - 1
-        return {"x": self.coder.shown(self.symbols(batch, level).float(), level)}
+        return {"x": self._filed().shown(self.symbols(batch, level).float(), level)}
 
     def sample(
         self, n: int, *, condition: Tensor | None = None, generator: torch.Generator, temperature: float = 1.0
@@ -619,9 +629,9 @@ class Model(nn.Module):
             chances = F.softmax(logits.float() / temperature, 1).cpu()
             return torch.multinomial(chances, 1, generator=generator)[:, 0].to(device)
 
-        level = self.config.levels - 1
-        symbols = self.coder.walk(n, torch.full((n,), level, device=device), made.get("label")).through(draw)
-        return {"x": self.coder.shown(symbols.float(), level), **made}
+        level, coder = self.config.levels - 1, self._filed()
+        symbols = coder.walk(n, torch.full((n,), level, device=device), made.get("label")).through(draw)
+        return {"x": coder.shown(symbols.float(), level), **made}
 
 
 class Walk:
