@@ -137,7 +137,7 @@ def test_the_report_of_a_compressor_says_what_it_costs(tmp_path):
     batch = data.batch(data.splits["test"])
     with torch.no_grad():
         bits, errors = run.model.rate(batch, 4)
-        made = run.model.coder.shown(run.model.symbols(batch, 4).float(), 4)
+        made = run.model._filed().shown(run.model.symbols(batch, 4).float(), 4)
     assert score["value"] == pytest.approx(float(bits.mean()) / 8, rel=1e-5) and score["question"] == "predicts"
     assert float(errors.mean()) == pytest.approx(float((made.float() - batch["x"].float()).square().mean()))
     told, at = metrics["details"]["costs"], int(bits.argmax())
