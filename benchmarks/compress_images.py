@@ -1,12 +1,13 @@
 """Fashion-MNIST in fewer bytes: latente's files beside the standard codecs, on contact sheets of the same images.
 
     latente train pixelcnn fashion-mnist --budget 32m --precision bfloat16 --threads 1 --out PIXELS
-    latente train compressor fashion-mnist --size small --levels 3 --least-price 0.0014 --most-price 0.00206 --steps 8000 \
+    latente train compressor fashion-mnist --size small --shared-by 0 --levels 3 --least-price 0.0014 --most-price 0.00206 --steps 8000 \
         --precision bfloat16 --threads 1 --weight-bits 5 --learning-rate 2e-3 --muon-learning-rate 5e-3 --decay 0.5 --out LOW
-    latente train compressor fashion-mnist --size small --width 72 --levels 3 --least-price 0.0046 --most-price 0.0066 \
-        --steps 20000 --precision bfloat16 --threads 1 --out FIRST
-    latente train compressor fashion-mnist --size small --width 72 --levels 3 --least-price 0.0046 --most-price 0.0066 --steps 3500 \
-        --init FIRST --refine 30 --learning-rate 7e-4 --muon-learning-rate 1.5e-3 --decay 1 --precision bfloat16 --threads 1 --out HIGH
+    latente train compressor fashion-mnist --size small --width 72 --shared-by 0 --levels 3 --least-price 0.0046 \
+        --most-price 0.0066 --steps 20000 --precision bfloat16 --threads 1 --out FIRST
+    latente train compressor fashion-mnist --size small --width 72 --shared-by 0 --levels 3 --least-price 0.0046 --most-price 0.0066 \
+        --steps 3500 --init FIRST --refine 30 --learning-rate 7e-4 --muon-learning-rate 1.5e-3 --decay 1 --precision bfloat16 \
+        --threads 1 --out HIGH
     python benchmarks/compress_images.py --lossless PIXELS
     python benchmarks/compress_images.py --lossy LOW --psnr 27.5 --refine 200
     python benchmarks/compress_images.py --lossy HIGH --psnr 31.4 --refine 200

@@ -46,7 +46,7 @@ class ImageJob:
         self.class_names, self.names = given.classes, given.names
         self._run, self._external, self._wish, self._tries = run, external_model, wish, RETRIES
         self._refine, self._say = refine, say
-        self._lowered = False
+        self._short, self._enough = -1, 1 << 62  # qualities and better images that are known to be too few, and to do
         self._found: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # by quality: numbers of images, and which have any
         self._classes: list[int] = []
         if self.labels is not None:
@@ -197,20 +197,27 @@ class ImageJob:
         raise Missed
 
     def _nearer(self, point: Point) -> Point:
-        """What `point` should have been for the wish, by how far it fell short; or how much better it is, which is looked at once, where
-        images are refined: how good they all get is only known when they are."""
+        """Where the wish should be met more nearly than by `point`, by how far off that is: better where it fell short; and worse, some
+        times, where refined images are better than wished, which is only known when they are. Always between what is known to
+        fall short and to be good enough."""
         n, wanted, reached = len(self.x), self._wish.psnr or 0, self.psnr or math.inf
-        over = self._refine > 0 and reached > wanted + NEAR and not self._lowered
-        if over:
-            self._lowered = True
-        elif reached >= wanted or point.quality == self._qualities - 1:
+        at, last = point.quality * n + point.better, (self._qualities - 1) * n
+        if reached >= wanted:
+            self._enough = min(self._enough, at)
+            if not self._refine or reached <= wanted + NEAR:
+                return point
+        elif at == last:
             return point
+        else:
+            self._short = max(self._short, at)
+        self._tries -= self._enough <= last
+        if self._enough <= self._short + 1 or self._tries < 0:
+            return Point(*divmod(self._enough, n))
         lower = max(0, point.quality - (not point.better))
         low, high = (self._errors(min(lower + more, self._qualities - 1), True).mean() for more in (0, 1))
-        short = self.squared_error - self.x.size * 255**2 / 10 ** (wanted / 10)
-        better = point.quality * n + point.better + 1 + n // 1000 + math.ceil(short / max(low - high, 1e-9))
-        found = Point(*divmod(min(max(0, better), (self._qualities - 1) * n), n))
-        return min(point, found) if over else found
+        off = self.squared_error - self.x.size * 255**2 / 10 ** (wanted / 10)
+        better = at + 1 + n // 1000 + math.ceil(off / max(low - high, 1e-9))
+        return Point(*divmod(min(max(self._short + 1, better), self._enough - 1, last), n))
 
     def chunks(self, say: Say) -> Iterator[Chunk]:
         """As `Job.chunks`."""

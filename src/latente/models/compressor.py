@@ -313,8 +313,10 @@ class Coder(nn.Module):
     def shifts(self, name: str, bits: int) -> tuple[Tensor, Tensor] | None:
         """How a layer's weights are rounded where it is by their worth: to multiples of 2^(column - row), whole numbers (O,) and (I,). A
         step costs as much in errors as it saves in bits where its square is 12 / (images * ln 2 * Fisher information)."""
-        if not self.config.shared_by or not self.batches:
-            return self.alike(name, bits) if self.config.shared_by else None
+        if not self.config.shared_by:
+            return None
+        if not self.batches:
+            return self.alike(name, bits)
         layer: Any = self.get_submodule(name)
         rows, columns = (one + LEAST * one.mean() + 1e-30 for one in (layer.row_fisher, layer.column_fisher))
         wide = (-0.5 * (columns / columns.mean()).log2()).round()
