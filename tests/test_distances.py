@@ -78,6 +78,7 @@ def test_intervals_of_distances_hold_the_value_and_narrow_with_more_items():
 
     assert width(2000) < width(100)
     assert distances.share_interval(0.0, 50)[0] == 0 and 0.05 < distances.share_interval(0.0, 50)[1] < 0.09
+    assert distances.share_interval(0.0, 4000)[0] == 0 and distances.share_interval(1.0, 4000)[1] == 1
 
 
 def test_the_spectrum_of_a_wave_stands_at_its_frequency_and_blur_lowers_the_far_end():

@@ -38,7 +38,7 @@ def flags(command: Any, *settings: Any) -> Any:
         made.append((f.name, kind, default) if f.default is not MISSING else (f.name, kind))
     for owner in settings:
         hints, help_ = get_type_hints(owner), field_docs(owner)
-        decided = {"Config": "(default: by size)", "Recipe": "(default: by model)"}.get(owner.__name__)
+        decided = {"Config": "(default: by size and data)", "Recipe": "(default: by model)"}.get(owner.__name__)
         for f in fields(owner):
             if any(f.name == known[0] for known in made):
                 raise ValueError(

@@ -99,7 +99,8 @@ def _squares(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]
 def share_interval(share: float, n: int) -> tuple[float, float]:
     """95 % interval of a share of n items (Wilson 1927)."""
     middle, half = share + Z**2 / (2 * n), Z * (share * (1 - share) / n + Z**2 / (4 * n**2)) ** 0.5
-    return max(0.0, (middle - half) / (1 + Z**2 / n)), min(1.0, (middle + half) / (1 + Z**2 / n))
+    low, high = (middle - half) / (1 + Z**2 / n), (middle + half) / (1 + Z**2 / n)
+    return (low if share > 0 else 0.0, high if share < 1 else 1.0)  # but for rounding the same
 
 
 def powers(images: np.ndarray) -> np.ndarray:
