@@ -1,16 +1,18 @@
 """Fashion-MNIST in fewer bytes: latente's files beside the standard codecs, on contact sheets of the same images.
 
     latente train pixelcnn fashion-mnist --budget 32m --precision bfloat16 --threads 1 --out PIXELS
-    latente train compressor fashion-mnist --size small --shared-by 0 --levels 3 --least-price 0.0014 --most-price 0.00206 --steps 8000 \
-        --precision bfloat16 --threads 1 --weight-bits 5 --learning-rate 2e-3 --muon-learning-rate 5e-3 --decay 0.5 --out LOW
-    latente train compressor fashion-mnist --size small --width 72 --shared-by 0 --levels 3 --least-price 0.0046 \
-        --most-price 0.0066 --steps 20000 --precision bfloat16 --threads 1 --out FIRST
-    latente train compressor fashion-mnist --size small --width 72 --shared-by 0 --levels 3 --least-price 0.0046 --most-price 0.0066 \
-        --steps 3500 --init FIRST --refine 30 --learning-rate 7e-4 --muon-learning-rate 1.5e-3 --decay 1 --precision bfloat16 \
-        --threads 1 --out HIGH
+    latente train compressor fashion-mnist --size small --levels 3 --least-price 0.0014 --most-price 0.00206 --steps 8000 \
+        --learning-rate 2e-3 --muon-learning-rate 5e-3 --decay 0.5 --precision bfloat16 --threads 1 --out LOW
+    TRAIN="latente train compressor fashion-mnist --size small --width 72 --levels 3 --least-price 0.0046 --most-price 0.0066"
+    $TRAIN --shared-by 0 --steps 20000 --precision bfloat16 --threads 1 --out A
+    $TRAIN --shared-by 0 --steps 14000 --init A --threads 1 --out B    # stopped after 4,587 steps
+    $TRAIN --steps 10500 --init B --learning-rate 3e-3 --muon-learning-rate 7.5e-3 --threads 1 --out C
+    REFINE="--refine 30 --learning-rate 7e-4 --muon-learning-rate 1.5e-3 --decay 1"
+    $TRAIN --steps 400 --init C $REFINE --threads 1 --out D
+    $TRAIN --steps 1800 --init D $REFINE --precision bfloat16 --threads 1 --out HIGH
     python benchmarks/compress_images.py --lossless PIXELS
     python benchmarks/compress_images.py --lossy LOW --psnr 27.5 --refine 200
-    python benchmarks/compress_images.py --lossy HIGH --psnr 31.4 --refine 200
+    python benchmarks/compress_images.py --lossy HIGH --psnr 31.4 --refine 400
 
 Lossless: all 70,000 images, `latente compress` with the weights in the file, beside JPEG XL (cjxl -d 0 -e 9), WebP, xz and
 bz2; then the 10,000 test images alone, with the time to code and to decode them. Lossy: the test images at so many dB over all

@@ -669,7 +669,7 @@ def test_nothing_forged_beneath_the_checks_gives_a_crash(mutable, tmp_path):
         lambda h: h["config"].update(blocks=True), lambda h: h["config"].update(blocks=3.0), lambda h: h["spec"].update(channels=2),
         lambda h: h["spec"].update(height=0), lambda h: h.update(size=0), lambda h: h["classes"].__setitem__(0, -1),
         lambda h: h.update(weights=0), lambda h: h["spec"].update(kind="image"), lambda h: h.update(size=5.0),
-        lambda h: h.update(better=1), lambda h: h.update(better=-1),
+        lambda h: h.update(better=1), lambda h: h.update(better=-1), lambda h: h.update(nested=True), lambda h: h.update(nested=0),
         lambda h: h.update(config=[]), lambda h: h["spec"].update(classes=["a"] * 10), lambda h: h["config"].update(width=10**4000),
     ],
 )  # fmt: skip
@@ -1136,16 +1136,31 @@ def test_lossy_files_are_as_good_or_as_small_as_wished(compressor, tmp_path, cap
 def test_a_file_from_before_there_were_better_images_is_read(compressor, tmp_path):
     found = compress(compressor, "digits", tmp_path / "d.latente", verify=False)
     header = Reader(found.path).header
-    assert header["better"] == 0 and headers.read({n: v for n, v in header.items() if n != "better"}).better == 0
+    past = headers.read({name: value for name, value in header.items() if name not in ("better", "nested")})
+    assert header["better"] == past.better == 0 and header["nested"] and not past.nested
 
 
-def test_better_images_are_spread_evenly():
-    for better, items in ((0, 7), (1, 7), (3, 7), (6, 7), (250, 1000)):
-        each = Point(2, better).each(range(items), items)
-        assert each.sum() == better and set(each.tolist()) <= {0, 1} and Point(2, better).levels == 1 + (better > 0)
+@pytest.mark.parametrize("nested", [True, False])
+def test_better_images_are_spread_evenly(nested):
+    fewer = np.zeros(1000, np.int64)
+    for better, items in ((0, 7), (1, 7), (3, 7), (6, 7), (250, 1000), (251, 1000), (999, 1000)):
+        point = Point(2, better, nested)
+        each = point.each(range(items), items)
+        assert set(each.tolist()) <= {0, 1} and each.any() == (better > 0) and point.levels == 1 + (better > 0)
+        assert nested or each.sum() == better
         for at in range(0, items, 3):
-            assert (Point(2, better).each(range(at, min(items, at + 3)), items) == each[at : at + 3]).all()
-            assert abs(each[: at + 1].sum() - (at + 1) * better / items) < 1
+            assert (point.each(range(at, min(items, at + 3)), items) == each[at : at + 3]).all()
+            assert abs(each[: at + 1].sum() - (at + 1) * better / items) < (4 if nested else 1)
+        if items == len(fewer):
+            assert not nested or (each >= fewer).all()  # those that were better stay so
+            fewer = each
+
+
+def test_which_images_are_better_is_part_of_the_format():
+    assert Point(0, 3).each(range(8), 8).tolist() == [1, 0, 1, 0, 0, 1, 0, 1]
+    assert Point(0, 3, nested=False).each(range(8), 8).tolist() == [0, 0, 1, 0, 0, 1, 0, 1]
+    far = range(2**31 - 8, 2**31)
+    assert Point(0, 2**30).each(far, 2**31).tolist() == [0, 1, 0, 1, 1, 0, 1, 0]
 
 
 def test_a_model_of_one_quality_is_the_model_at_that_quality(compressor):
@@ -1172,7 +1187,8 @@ def test_a_quality_is_as_good_over_all_images_not_over_those_it_was_looked_for_o
         return np.full(90 if of_all else 20, 64 * 255**2 / 10 ** (reached / 10))
 
     assert quality.good(errors, 20, 28.0, 64) == Point(10)
-    assert quality.good(errors, 20, 28.01, 64) == Point(10, 4)  # of the 90: 28.0 dB and 28.3 are 28.01 together
+    found = quality.good(errors, 20, 28.01, 64)
+    assert found.quality == 10 and found.each(range(90), 90).sum() == 4  # of the 90: 28.0 dB and 28.3 are 28.01 together
     assert quality.good(errors, 20, 20.0, 64) == Point(0)
     with pytest.raises(ValueError, match=r"reaches 30\.70 dB"):
         quality.good(errors, 20, 30.71, 64)

@@ -65,7 +65,9 @@ class Images:
     quality: int | None
     """of latents, as the model counts them"""
     better: int
-    """how many of the images, evenly spread, have the next quality"""
+    """how many of the images, evenly spread, have the next quality: about so many where they are `nested`"""
+    nested: bool
+    """which of them: as `Point` says"""
     labels: tuple[str, ...]
     """the names of the classes, where the model knows of none"""
 
@@ -83,6 +85,7 @@ class Images:
         _check(
             0 <= self.better <= (self.quality is not None) * max(0, self.items - 1), "how many of its images are better"
         )
+        _check(self.codec == "latents" or not self.nested, "which of its images are better")
         _check(self.items <= ITEMS, "its count of images")
         _check(not (self.labels and spec.classes), "its classes")
         _check(len(self.classes) == len(set(names)) == len(names) <= CLASSES, "its classes")
@@ -176,7 +179,7 @@ def read(header: Any) -> Images | Texts | Tables:
     if not isinstance(codec, str) or codec not in KINDS:
         raise ValueError(f"it is coded by {codec!r:.40}, which this latente does not know: upgrade")
     if KINDS[codec] is Images:
-        header = {"better": 0, "labels": [], **header}  # which older files lack
+        header = {"better": 0, "nested": False, "labels": [], **header}  # which older files lack
     return exactly(KINDS[codec], header, "header")
 
 

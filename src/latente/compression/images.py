@@ -77,7 +77,7 @@ class ImageJob:
             "config": asdict(from_json(self._run.family.Config, self._run.record["config"])), "spec": asdict(self._run.spec),
             "items": len(self.x), "classes": self._classes, "size": self._size, "bits": self._bits,
             "weights": packing.digest(net), "quality": point and point.quality, "better": point.better if point else 0,
-            "labels": () if self._run.spec.classes else self.class_names,
+            "nested": point is not None, "labels": () if self._run.spec.classes else self.class_names,
         }  # fmt: skip
         self.parts = dict(self._paths)
         if not self._external:
@@ -377,7 +377,7 @@ def network(held: headers.Images, packed: bytes) -> Any:
 
 
 def _point(held: headers.Images) -> Point | None:
-    return None if held.quality is None else Point(held.quality, held.better)
+    return None if held.quality is None else Point(held.quality, held.better, held.nested)
 
 
 def _kept(model: Any, point: Point | None = None) -> Any:

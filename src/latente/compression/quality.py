@@ -19,6 +19,7 @@ import numpy as np
 
 TRIES = 4  # neighbouring qualities that are tried on all images, at most
 CHUNK = 2_000  # images at a time
+GOLDEN = 2_654_435_769  # 2^32 divided by the golden ratio
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,12 @@ class Wish:
 
 
 class Point(NamedTuple):
-    """How good images are coded: `better` of them, evenly spread, by the quality after `quality`, the others by that."""
+    """How good images are coded: about `better` of them, evenly spread, by the quality after `quality`, the others by that."""
 
     quality: int
     better: int = 0
+    nested: bool = True
+    """whether the images that are better are among those of any point with more of them: in all files but early ones"""
 
     @property
     def levels(self) -> int:
@@ -54,8 +57,11 @@ class Point(NamedTuple):
 
     def each(self, numbers: range, items: int) -> np.ndarray:
         """0 or 1 for each of the images `numbers` of so many, int64: which of the qualities it has."""
-        at = np.arange(numbers.start, numbers.stop, dtype=np.int64)
-        return (at + 1) * self.better // items - at * self.better // items
+        at = np.arange(numbers.start, numbers.stop, dtype=np.uint64)
+        if not self.nested:
+            return ((at + 1) * self.better // items - at * self.better // items).astype(np.int64)
+        turns = at * GOLDEN & 0xFFFFFFFF  # multiples of the golden ratio, in 2^32 of a turn, fill it evenly
+        return (turns * items >> 32 < self.better).astype(np.int64)
 
 
 def good(errors: Callable[[int, bool], np.ndarray], qualities: int, wanted: float, size: int) -> Point:
