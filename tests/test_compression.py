@@ -1188,7 +1188,8 @@ def test_a_quality_is_as_good_over_all_images_not_over_those_it_was_looked_for_o
 
     assert quality.good(errors, 20, 28.0, 64) == Point(10)
     found = quality.good(errors, 20, 28.01, 64)
-    assert found.quality == 10 and found.each(range(90), 90).sum() == 4  # of the 90: 28.0 dB and 28.3 are 28.01 together
+    assert found.quality == 10
+    assert found.each(range(90), 90).sum() == 4  # of the 90: 28.0 dB and 28.3 are 28.01 together
     assert quality.good(errors, 20, 20.0, 64) == Point(0)
     with pytest.raises(ValueError, match=r"reaches 30\.70 dB"):
         quality.good(errors, 20, 30.71, 64)
