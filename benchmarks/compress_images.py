@@ -17,7 +17,7 @@
 Lossless: all 70,000 images, `latente compress` with the weights in the file, beside JPEG XL (cjxl -d 0 -e 9), WebP, xz and
 bz2; then the 10,000 test images alone, with the time to code and to decode them. Lossy: the test images at so many dB over all
 their pixels, in bytes an image, the weights shared by all 70,000, beside WebP, AVIF, JPEG XL and JPEG on one sheet of the same
-images at that quality (interpolated between two settings); the README's 27.5 dB are of an earlier LOW.
+images at that quality (interpolated between two settings).
 Needs `cjxl` and `djxl` (Debian: libjxl-tools).
 """
 

@@ -27,10 +27,7 @@ from latente.evaluation.findings import Say
 from latente.run import ImageRun, Run, built
 
 TRIED = (5, 6, 7, 8, 10)  # bits of a weight
-FEWER = (
-    3,
-    4,
-)  # tried as well where each weight is rounded by its worth, for files of fewer images than it was reckoned for
+FEWER = 3, 4  # tried too where weights are rounded by their worth: a file may have fewer images than was reckoned with
 TRIAL = 200  # images that decide how many, and on which a quality is looked for
 NEAR = 0.01  # dB above what is wished, at most, of refined images
 RETRIES = 4  # files that turn out larger than wished
@@ -119,14 +116,11 @@ class ImageJob:
         if not of_all:
             coder = self._coder(Point(of), self._bits, self._refine)
             return quality.squared(coder.shown(coder.numbers(self._some, self._some_labels)), self._some)
-        parts = [slice(part.start, part.stop) for part in chunks.batches(len(self.x), quality.CHUNK)]
-        known = [None if self.labels is None else self.labels[part] for part in parts]
-        found = np.concatenate(
-            [
-                quality.squared(plain.shown(plain.numbers(self.x[part], of)), self.x[part])
-                for part, of in zip(parts, known)
-            ]
-        )
+        found = np.zeros(len(self.x))
+        for batch in chunks.batches(len(self.x), quality.CHUNK):
+            part = slice(batch.start, batch.stop)
+            numbers = plain.numbers(self.x[part], None if self.labels is None else self.labels[part])
+            found[part] = quality.squared(plain.shown(numbers), self.x[part])
         if self._refine:
             coarse = quality.squared(plain.shown(plain.numbers(self._some, self._some_labels)), self._some)
             found *= self._errors(of, False).sum() / max(coarse.sum(), 1)

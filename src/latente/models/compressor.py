@@ -32,24 +32,17 @@ from latente.rng import keyed
 from latente.spec import ImageSpec
 
 Batch = dict[str, Tensor]
-SYMBOLS = (
-    64,
-    32,
-)  # of the brightness of a patch, one channel a colour, and of every other latent channel; half of them below 0
+SYMBOLS = 64, 32  # of a patch's brightness, one channel a colour, and of every other latent channel; half are below 0
 PATCH = 4  # pixels of a side that become one place of the latents
 NEAR = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0))  # rows and columns away: what a block of the prior sees
-HEAT, PACE = (
-    (0.5, 0.25),
-    0.04,
-)  # of refined symbols: the first and last temperature, and the rate of Adam at first, in symbols
+HEAT = 0.5, 0.25  # of refined symbols: the first and the last temperature
+PACE = 0.04  # of refined symbols: the rate of Adam at first, in symbols
 EASE = 50  # steps that keep the rate; of more, the last goes at EASE / steps of it
 ROUNDED_FROM = 0.3  # of the training: from here on the coder's weights are rounded, as they are in a file
 LEAK = 0.125  # units that never fire learn nothing; eighths stay exact
 FINE = 8  # bits at least of a weight of the coder's `fine` layers
-MOST_BITS, SPREAD = (
-    12,
-    8,
-)  # of such as are rounded by what they are worth; powers of two between the steps of columns, at most
+MOST_BITS = 12  # of a weight that is rounded by what it is worth
+SPREAD = 8  # powers of two between the steps of such a layer's columns, at most
 LOOK = 20  # batches from one that says how much weights matter to the next
 KEPT = 0.98  # of what batches said before
 COARSER = 3.0  # is the square of the step of a weight that training knows of than that of one which is rounded unawares
