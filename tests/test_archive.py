@@ -127,6 +127,26 @@ def test_a_file_that_says_something_else_never_gets_its_name(made, tmp_path, mon
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "lossy"])
+def test_a_file_that_decodes_to_something_else_never_gets_its_name(made, tmp_path, monkeypatch, kind):
+    run, source = (made["image" if kind == "lossy" else kind])[:2]
+    if kind == "lossy":
+        run = latente.train("compressor", source, steps=2, size="tiny", out=tmp_path / "run", quiet=True)
+    content = {"text": files.PackedTexts, "table": files.PackedTables}.get(kind, files.PackedImages)
+    own, told = content.plain, []
+
+    def plain(packed, numbers):
+        found = own(packed, numbers)
+        told.append(len(found))
+        return [*found[:-1], found[-1][:-1] + bytes([found[-1][-1] ^ 1])]
+
+    compress(run, source, tmp_path / "right.latente")
+    monkeypatch.setattr(content, "plain", plain)
+    with pytest.raises(ValueError, match="what was decoded is not what was coded"):
+        compress(run, source, tmp_path / "wrong.latente")
+    assert told and sorted(file.name for file in tmp_path.iterdir() if file.name != "run") == ["right.latente"]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_was_given_is_read_again_once(made, tmp_path, monkeypatch, kind):
     (run, source, _), own = made[kind], Reader.chunk

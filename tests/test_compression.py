@@ -16,6 +16,8 @@ from tempfile import TemporaryDirectory
 from time import process_time
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -34,13 +36,14 @@ from latente.compression import Archive, chunks, coders, compress, decompress, f
 from latente.compression.coders import Lossless
 from latente.compression.images import ImageJob
 from latente.compression.quality import Point, Wish
+from latente.data.images import picture, write_images
 from latente.data.sources import open_source
 from latente.evaluation.findings import silent
 from latente.models import compressor as compressor_file
 from latente.models import pixelcnn
 from latente.rng import keyed
 from latente.spec import ImageSpec
-from spots import spots
+from spots import damaged, spots
 
 
 @pytest.fixture(scope="module")
@@ -302,6 +305,9 @@ def test_a_set_of_images_is_as_small_as_the_model_promises(painter, tmp_path):
     promised = (float(nats) / math.log(2) - np.log2(shares[data.labels]).sum()) / 8
     assert found.modelled == found.coded and abs(found.expected / promised - 1) < 0.01
     assert abs(found.modelled / promised - 1) < 0.01
+    twice = [np.concatenate([each] * 4) for each in (data.images, data.labels)]
+    more = compress(painter, tuple(twice), tmp_path / "4.latente", verify=False)
+    assert more.size - more.model < 1.01 * 4 * promised  # header and index too
     path = decompress(found.path, tmp_path / "d.npz")
     with np.load(path) as file:
         assert (file["x"] == data.images[:, 0]).all() and (file["y"] == data.labels).all()
@@ -388,6 +394,101 @@ def test_labels_are_kept_by_a_run_that_knows_no_classes(unlabelled, tmp_path, la
         assert made == {Path(called[i].replace("/", "-")) / f"{i:06d}.png" for i in range(30)}
         back = open_source(tmp_path / f"{number}.npz")
         assert back.spec.classes == (classes if len(classes) > 1 else ()) and back.sole_class in (None, *classes)
+
+
+def test_images_without_names_are_called_by_their_numbers_whatever_is_lost(unlabelled, tmp_path, monkeypatch):
+    monkeypatch.setattr(headers, "PIXELS", 64 * 10)
+    path, lost = compress(unlabelled, open_source("digits").images[:25], tmp_path / "set.latente").path, []
+    damaged(path, "chunk 1", path)
+    decompress(path, tmp_path / "out", lost=lost)
+    left = [f"{number:06d}.png" for number in (*range(10), *range(20, 25))]
+    assert len(lost) == 1 and sorted(file.name for file in (tmp_path / "out").iterdir()) == left
+
+
+def test_names_that_no_folder_can_take_get_others(unlabelled, tmp_path):
+    """Too long with .png behind them, or another's once they lie in the folder of their class."""
+    long, x = "x" * 251 + ".jpg", open_source("digits").images[:10, 0]
+    names = [long, "x.png", "a/x.png", *(f"{number}.png" for number in range(7))]
+    np.savez(tmp_path / "set.npz", x=x, y=["a", "a", "a", *"bbbbbbb"], names=names)
+    found = compress(unlabelled, str(tmp_path / "set.npz"), tmp_path / "set.latente")
+    with Archive(found.path) as archive:
+        assert archive.names == names
+        archive.write(tmp_path / "out")
+        assert "9 images lie in folders of their classes" in archive.notes[1] and archive.notes[2].startswith(
+            "1 of these"
+        )
+    out = sorted(file.name for file in (tmp_path / "out" / "a").iterdir())
+    assert out == ["x.png", "x.png.png", "x" * 251 + ".png"]
+
+
+def test_a_file_holds_any_number_of_images_of_any_of_the_runs_classes(painter, unlabelled, tmp_path, capsys):
+    x = open_source("digits").images[:3]
+    write_images(tmp_path / "in", x, np.array([0, 1, 0]), ("2", "7"))
+    write_images(tmp_path / "none", x)
+    write_images(tmp_path / "other", x, np.array([0, 1, 0]), ("2", "x"))
+    with Archive(compress(painter, str(tmp_path / "in"), tmp_path / "set.latente").path) as archive:
+        assert archive.labels.tolist() == [2, 2, 7] and archive.names == [
+            "2/000000.png",
+            "2/000002.png",
+            "7/000001.png",
+        ]
+    one = compress(unlabelled, str(tmp_path / "none" / "000001.png"), tmp_path / "one.latente")
+    with Archive(one.path) as archive:
+        assert (archive[0] == x[1]).all() and len(archive) == 1 and archive.names == ["000001.png"]
+    for source, said in (("none", "none has none: give folders"), ("other", "other has x")):
+        words = ["compress", str(painter.path), str(tmp_path / source), "--out", str(tmp_path / "no.latente")]
+        assert main(words) == 2 and said in capsys.readouterr().err
+
+
+def test_a_class_that_no_folder_can_be_called_is_named(tmp_path):
+    np.savez(tmp_path / "set.npz", x=open_source("digits").images[:30, 0], y=["", "b", "c"] * 10)
+    run = latente.train("pixelcnn", str(tmp_path / "set.npz"), steps=1, size="tiny", out=tmp_path / "run", quiet=True)
+    with pytest.raises(ValueError, match=r"a class of this run is called ''.*--no-labels"):
+        compress(run, str(tmp_path / "set.npz"), tmp_path / "set.latente")
+
+
+def test_what_of_a_source_is_left_out_is_said(unlabelled, tmp_path):
+    x = open_source("digits").images[:12]
+    folder, frames = tmp_path / "in", [picture(image) for image in x[:3]]
+    write_images(folder, x)
+    frames[0].save(folder / "moves.gif", save_all=True, append_images=frames[1:])
+    (folder / "about.txt").write_text("digits")
+    (folder / "again").symlink_to(folder)
+    found = compress(unlabelled, str(folder), tmp_path / "set.latente")
+    assert found.items == 13 and [note for note in found.notes if note.startswith("left out")] == [
+        "left out: 1 other file (about.txt)", "left out: 1 link to a folder (again)",
+        "left out: all but the first frame or page of 1 pictures",
+    ]  # fmt: skip
+    np.savez(tmp_path / "twice.npz", x=x[:, 0], names=["a", *"abcdefghijk"])
+    assert (
+        "12 images have names" in compress(unlabelled, str(tmp_path / "twice.npz"), tmp_path / "twice.latente").notes[0]
+    )
+
+
+def test_numbers_that_are_labels_of_a_parquet_stay_numbers(unlabelled, tmp_path):
+    labels = np.arange(12) % 11
+    write_images(tmp_path / "a.parquet", open_source("digits").images[:12], labels, [*map(str, range(11))])
+    table = pq.read_table(tmp_path / "a.parquet")
+    pq.write_table(table.append_column("said", pa.array(["x"] * 12)), tmp_path / "set.parquet")
+    found = compress(unlabelled, str(tmp_path / "set.parquet"), tmp_path / "set.latente")
+    again = pq.read_table(decompress(found.path, tmp_path / "b.parquet"))
+    assert again["label"].to_pylist() == labels.tolist() and found.notes == ("left out: 1 column (said)",)
+
+
+def test_where_a_file_cannot_be_is_said_before_the_work(painter, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "ImageJob", None)
+    (tmp_path / "a.txt").write_text("")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    for name, said in (("a.txt", "exists"), ("a.txt/x.latente", "a.txt is no folder"), ("dangling", "exists")):
+        with pytest.raises(ValueError, match=said):
+            compress(painter, "digits", tmp_path / name)
+
+
+def test_names_that_a_terminal_would_obey_are_shown_as_escapes(unlabelled, tmp_path, capsys):
+    write_images(tmp_path / "in", open_source("digits").images[:1], names=["a\x1b[31m"])
+    (tmp_path / "in" / "a\x1b[31m.png").rename(tmp_path / "in" / "a\x1b[31m\udce9.jpg")
+    words = [str(unlabelled.path), str(tmp_path / "in"), "--out", str(tmp_path / "set.latente")]
+    assert main(["compress", *words]) == 0 and "(a\\x1b[31m\\udce9.jpg.png)" in capsys.readouterr().out
 
 
 def test_labels_that_cannot_be_kept_are_said_to_be_left_out(unlabelled, tmp_path, monkeypatch):
@@ -813,7 +914,8 @@ def test_what_is_not_as_it_was_given_is_said(tmp_path, capsys):
     assert "the same, but for what is noted" in said
 
 
-def test_sigterm_leaves_no_draft(tmp_path, painter):
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_a_signal_leaves_no_draft(tmp_path, painter, name):
     """While it codes; `Say` is told so when the draft is there."""
     body = f"""
 import os, signal, sys
@@ -822,7 +924,7 @@ from latente.compression.images import ImageJob
 own = ImageJob.chunks
 def chunks(job, say):
     for chunk in own(job, say):
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.{name})
         yield chunk
 ImageJob.chunks = chunks
 sys.exit(cli.main(["compress", {str(painter.path)!r}, "digits", "--out", {str(tmp_path / "d.latente")!r}]))
@@ -966,6 +1068,11 @@ def graded(looks, shared_by=60_000, seed=0):
     for look in range(looks):
         model(batch | {"seed": torch.arange(64) + 64 * look}, "main", 1.0)
     return model.eval(), batch
+
+
+def test_training_and_files_round_weights_within_the_same_bounds():
+    for name in ("FINE", "MOST_BITS", "SPREAD"):
+        assert getattr(compressor_file, name) == getattr(exact, name)
 
 
 def test_graded_weights_end_training_as_a_file_has_them_and_are_packed(monkeypatch):

@@ -3,8 +3,11 @@ coded long ago are still read."""
 
 import itertools
 import math
+import os
 import signal
 import struct
+import subprocess
+import sys
 import threading
 import time
 import zlib
@@ -338,6 +341,14 @@ def test_a_lossy_file_of_the_past_gives_the_same_pixels(name, better, digest):
     assert archive.content.held.better == better and chunks.digest(x.tobytes()) == digest
     errors = x.transpose(0, 2, 3, 1).astype(float) - pictures(150)[0]
     assert 10 * np.log10(255**2 / np.square(errors).mean()) > 19
+
+
+def test_files_of_the_past_are_read_with_other_instructions():
+    """The tests around this one, where torch adds up in another order: without AVX."""
+    words = [sys.executable, "-m", "pytest", "-q", "-n0", __file__, "-k", "of_the_past and not instructions"]
+    plain = {"ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}
+    found = subprocess.run(words, env=os.environ | plain, capture_output=True, text=True, timeout=300)
+    assert found.returncode == 0, found.stdout[-2_000:]
 
 
 def test_rows_of_the_past_come_back_byte_for_byte(tmp_path):

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from latente.commands import checking, looking, making, packing, training, using
+from latente.data.errors import one_line
 
 COMMANDS = {
     "train": "train MODEL SOURCE         train a model on your data within a time you choose",
@@ -50,12 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     with suppress(ValueError):  # not in the main thread: whoever started us keeps the signals
         signal.signal(signal.SIGTERM, _terminated)
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # not behind nohup
+            signal.signal(signal.SIGHUP, _terminated)
     try:
         return _RUN[words[0]](words[1:], started)
     except SystemExit as error:  # the argument parser has said what is wrong
         return error.code if isinstance(error.code, int) else 2
     except ValueError as error:
-        print(f"latente: {error}", file=sys.stderr)
+        print(f"latente: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("latente: stopped", file=sys.stderr)
@@ -69,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _terminated(number: int, frame: Any) -> None:
-    """A SIGTERM ends a command as Ctrl-C does, so that nothing half-written is left behind."""
+    """A SIGTERM, or the end of its terminal, ends a command as Ctrl-C does, so that nothing half-written is left behind."""
     raise KeyboardInterrupt
 
 

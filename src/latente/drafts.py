@@ -38,6 +38,16 @@ def check_free(path: Path) -> None:
     raise ValueError(f"{path} already exists; choose another --out")
 
 
+def check_place(path: Path) -> None:
+    """Raises ValueError when nothing can be written to `path`: it is taken, or what is to be around it is no folder, or not ours."""
+    above = next(place for place in path.absolute().parents if place.exists())
+    if not above.is_dir():
+        raise ValueError(f"{path}: {above} is no folder; choose another --out")
+    check_free(path)
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise ValueError(f"not allowed to write to {above}; choose another --out")
+
+
 def _publish(hidden: Path, path: Path) -> None:
     try:
         if hidden.is_dir():

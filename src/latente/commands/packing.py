@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from latente.data.errors import one_line
 from latente.flags import flags, parsed
 
 
@@ -42,9 +43,9 @@ def compress(words: list[str], started: float) -> int:
     from rich.console import Console
 
     from latente import compression, run
+    from latente.drafts import check_place
 
-    if given.out.exists():
-        raise ValueError(f"{given.out} already exists; choose another --out")
+    check_place(given.out)
     opened = run.load(given.run, model_file=given.model_file)
     with Console(stderr=True).status("the data is opened") as status:
         found = compression.compress(
@@ -64,10 +65,12 @@ def compress(words: list[str], started: float) -> int:
     if found.psnr is not None:
         print(f"{found.size / found.items:.1f} bytes an image, {found.psnr:.2f} dB over all of them")
     for note in found.notes:
-        print(f"note: {note}")
+        print(f"note: {one_line(note)}")
     came = "the same" if found.psnr is None else "as they were coded, with loss"
     came += ", but for what is noted above" * bool(found.notes)
     print(f"decoded and compared: {came}" if given.verify else "not decoded and compared (--no-verify)")
+    if found.bound:
+        print(f"it can be read where sums are the same as here: {found.bound}")
     words = ["latente", "decompress", str(found.path)]
     if given.external_model:
         words += ["--run", str(given.run)]
@@ -105,17 +108,17 @@ def decompress(words: list[str], started: float) -> int:
     try:
         archive = compression.Archive(given.file, opened)
     except Damaged as error:  # of something without which nothing can be read
-        print(f"latente: {error}", file=sys.stderr)
+        print(f"latente: {one_line(error)}", file=sys.stderr)
         return 1
     with archive, Console(stderr=True).status("the file is opened") as status:
         try:
             path = archive.write(given.out, lost, status.update)
         except Damaged as error:
-            print(f"latente: {error}" + " (--skip-damaged writes the rest)" * (lost is None), file=sys.stderr)
+            print(f"latente: {one_line(error)}" + " (--skip-damaged writes the rest)" * (lost is None), file=sys.stderr)
             return 1
     for damage in lost or ():
-        print(f"latente: {damage}", file=sys.stderr)
+        print(f"latente: {one_line(damage)}", file=sys.stderr)
     for note in archive.notes:
-        print(f"note: {note}")
+        print(f"note: {one_line(note)}")
     print(f"what {given.file} holds is in {path}" + (", without what is damaged" if lost else ""))
     return 1 if lost else 0

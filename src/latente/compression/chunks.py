@@ -56,6 +56,8 @@ class Job(Protocol):
     """bytes of the data"""
     notes: list[str]
     """what comes back otherwise than it was given, a line each"""
+    bound: str
+    """what a machine has to be to read it; "" where any can"""
 
     @property
     def psnr(self) -> float | None: ...

@@ -20,6 +20,7 @@ from latente.compression.quality import Wish
 from latente.compression.tables import PackedTables, TableJob
 from latente.compression.texts import PackedTexts, TextJob
 from latente.data.errors import DataError, first_line
+from latente.drafts import check_place
 from latente.evaluation.findings import Say, silent
 from latente.run import ImageRun, Run, TableRun, TextRun
 
@@ -56,6 +57,8 @@ class Packed:
     """what they take"""
     psnr: float | None = None
     """dB, over all pixels; None where nothing is lost"""
+    bound: str = ""
+    """what a machine has to be to read it; "" where any can"""
     notes: tuple[str, ...] = ()
     """what comes back otherwise than it was given, a line each"""
 
@@ -74,22 +77,24 @@ def compress(
     it. Raises ValueError for what cannot be compressed.
     """
     lossy, wish = hasattr(run.model, "at"), Wish(psnr, bytes_per_item)
+    if not (lossy or isinstance(run, TextRun) or (isinstance(run, ImageRun | TableRun) and hasattr(run.model, "walk"))):
+        raise ValueError(
+            f"{run.family.name} is no codec: train a pixelcnn or a compressor on images, a gpt on text, a table-gpt on rows"
+        )
     if not lossy and (wish or refine):
         raise ValueError(f"{run.family.name} loses nothing; --psnr, --bytes-per-item and --refine are for a compressor")
     if not 0 <= refine <= REFINE:
         raise ValueError(f"--refine {refine}: from 0 to {REFINE:,}")
     if run.record["model_sha256"] is not None and not external_model:
         raise ValueError("a model of your own file cannot be put into a .latente file; give --external-model")
-    if isinstance(run, ImageRun) and (lossy or hasattr(run.model, "walk")):
-        job: Job = ImageJob(run, source, external_model, wish, say, refine)
-    elif isinstance(run, TextRun):
-        job = TextJob(run, source, external_model, say)
-    elif isinstance(run, TableRun) and hasattr(run.model, "walk"):
+    check_place(Path(out))  # before the work, not after it
+    if isinstance(run, TextRun):
+        job: Job = TextJob(run, source, external_model, say)
+    elif isinstance(run, TableRun):
         job = TableJob(run, source, external_model, say)
     else:
-        raise ValueError(
-            f"{run.family.name} is no codec: train a pixelcnn or a compressor on images, a gpt on text, a table-gpt on rows"
-        )
+        assert isinstance(run, ImageRun)
+        job = ImageJob(run, source, external_model, wish, say, refine)
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     while True:
         try:
@@ -115,7 +120,7 @@ def _written(out: Path, job: Job, run: Run | None, verify: bool, say: Say) -> Pa
         if verify:
             _verify(out, writer.finish(), job, digests, run, say)
     model = len(job.parts.get("model", b""))
-    return Packed(out, items, job.raw, size, model, coded, expected, modelled, job.psnr, tuple(job.notes))
+    return Packed(out, items, job.raw, size, model, coded, expected, modelled, job.psnr, job.bound, tuple(job.notes))
 
 
 def _verify(out: Path, draft: Path, job: Job, digests: list[str], run: Run | None, say: Say) -> None:
@@ -182,6 +187,8 @@ class Archive:
         if not isinstance(item, SupportsIndex):
             raise TypeError(f"an archive gives one item, archive[7], or a chunk of them, archive.chunk(0); not {item}")
         at = index(item) + len(self) * (index(item) < 0)
+        if not 0 <= at < len(self):
+            raise IndexError(f"{self.reader.name} has {len(self):,} items: no item {item}")
         number, chunk = self._last
         if number < 0 or at not in self.reader.items_of(number):
             number = self.reader.chunk_of(at)

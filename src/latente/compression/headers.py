@@ -61,7 +61,7 @@ class Images:
     bits: int
     """of a weight"""
     weights: str
-    """what `exact.digest` says of them"""
+    """what `packing.digest` says of them"""
     quality: int | None
     """of latents, as the model counts them"""
     better: int
@@ -89,7 +89,7 @@ class Images:
         _check(self.items <= ITEMS, "its count of images")
         _check(not (self.labels and spec.classes), "its classes")
         _check(len(self.classes) == len(set(names)) == len(names) <= CLASSES, "its classes")
-        _check(all(map(_folder, names)), "the name of a class")
+        _check(all(map(is_folder, names)), "the name of a class")
         _check(min(self.classes, default=0) >= 0 <= self.items, "its count of images")
         _check(not self.classes or sum(self.classes) == self.items, "its count of classes")
 
@@ -154,7 +154,7 @@ class Tables:
     bits: int
     """of a weight"""
     weights: str
-    """what `exact.digest` says of them"""
+    """what `packing.digest` says of them"""
     columns: str
     """a hash of what the columns are"""
 
@@ -286,10 +286,10 @@ def _typed(hint: Any, value: Any, name: str) -> Any:
 
 def holds(classes: Sequence[str]) -> bool:
     """Whether a header can hold the names of classes that a model does not know."""
-    return len(classes) <= CLASSES and all(map(_folder, classes)) and len(json.dumps(classes)) <= LABELS
+    return len(classes) <= CLASSES and all(map(is_folder, classes)) and len(json.dumps(classes)) <= LABELS
 
 
-def _folder(name: str) -> bool:
+def is_folder(name: str) -> bool:
     """Whether images can lie in a folder of that name, where a - stands for a /."""
     return bool(name.strip(". ")) and not set(name) & set("\\\0")
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from latente.compression.coders import REMEMBERED, Coder, Labelled, Lossless, Lo
 from latente.compression.quality import Point, Wish
 from latente.config import from_json
 from latente.data.dataset import Dataset
-from latente.data.images import Part, check_output, classed, is_png, png_names, write_parts
+from latente.data.images import Part, check_output, classed, is_png, png_names, suffixed, write_parts
 from latente.evaluation.findings import Say
 from latente.run import ImageRun, Run, built
 
@@ -36,6 +37,8 @@ OVERHEAD = 500, 14  # bytes of header and index: of a file, of a chunk
 
 class ImageJob:
     """Images on their way into a file."""
+
+    bound = ""
 
     def __init__(self, run: ImageRun, source: Any, external_model: bool, wish: Wish, say: Say, refine: int = 0) -> None:
         given = _given(run, source)
@@ -315,18 +318,28 @@ class PackedImages:
             )
         if out.suffix == ".npy" and (self.classes or names):
             self.notes.append("a .npy has no room for names and classes; .npz and .parquet have")
-        return write_parts(out, self.spec.shape, self._parts(names, folder, lost, say), self.classes or None)
+        return write_parts(out, self.spec.shape, self._parts(names, out, lost, say), self.classes or None)
 
-    def _parts(self, names: list[str] | None, folder: bool, lost: list[Damaged] | None, say: Say) -> Iterator[Part]:
-        moved = 0
+    def _parts(self, names: list[str] | None, out: Path, lost: list[Damaged] | None, say: Say) -> Iterator[Part]:
+        moved = twice = 0
+        taken = {str(Path(name)) for name in names or ()}
         for number, (x, labels) in chunks.each(len(self.reader), self.together, self._labelled, lost, say):
             items = self.reader.items_of(number)
             own = None if names is None else names[items.start : items.stop]
-            if folder and own is not None and labels is not None:
-                moved += sum(classed(name, self.classes[of]) != name for name, of in zip(own, labels))
+            if own is None and out.suffix in ("", ".parquet"):  # their numbers in the file, whatever of it is lost
+                own = [f"{item:06d}.png" for item in items]
+            elif own is not None and labels is not None and not out.suffix:
+                for at, of in enumerate(labels):
+                    placed = str(Path(classed(own[at], self.classes[of])))
+                    if placed != str(Path(own[at])):
+                        moved, twice = moved + 1, twice + (placed in taken)
+                        own[at] = suffixed(placed, ".png", taken) if placed in taken else placed
+                        taken.add(own[at])
             yield x, labels, own
         if moved:
             self.notes.append(f"{moved:,} images lie in folders of their classes, which their names are without")
+        if twice:
+            self.notes.append(f"{twice:,} of these have .png behind their names, which others have there already")
 
     def _png(self, names: list[str]) -> list[str]:
         """Names for PNG files; what is changed is noted."""
@@ -363,8 +376,8 @@ def network(held: headers.Images, packed: bytes) -> Any:
         raise ValueError(f"its chunks of {held.size:,} images take more memory to decode than any it may have")
     kept.to_empty(device="cpu")
     with torch.no_grad():
-        for parameter in kept.parameters():
-            parameter.zero_()
+        for tensor in chain(kept.parameters(), kept.buffers()):
+            tensor.zero_()
     net = exact.exact(kept, held.bits)
     packing.unpack(packed, net)
     return net
@@ -451,6 +464,11 @@ class _Given:
 
 def _given(run: ImageRun, source: Any) -> _Given:
     """Raises ValueError for what does not fit the run."""
+    if unfit := [name for name in run.spec.classes if not headers.is_folder(name)]:
+        raise ValueError(
+            f"a class of this run is called {unfit[0]!r}, and images lie in folders of their classes: train it on classes of other "
+            "names, or with --no-labels"
+        )
     x, labels = source if isinstance(source, tuple) and len(source) == 2 else (source, None)
     if isinstance(x, np.ndarray):
         given = _in_memory(run, x, labels)
@@ -521,7 +539,9 @@ def _changes(data: Dataset) -> list[str]:
         )
     if found.skipped:
         shown = "; ".join(f"{name}: {reason}" for name, reason in found.skipped[:3])
-        said.append(f"{len(found.skipped):,} files cannot be read and are left out ({shown})")
+        several = len(found.skipped) > 1
+        said.append(f"{len(found.skipped):,} {'files' if several else 'file'} cannot be read: left out ({shown})")
+    said += [f"left out: {what}" for what in found.left_out]
     if found.renumbered:
         said.append(f"{found.renumbered:,} images have names that are no different paths: they are numbered instead")
     return said

@@ -171,7 +171,7 @@ def _plain(array: pa.Array) -> pa.Array:
 class TableJob:
     """Rows on their way into a file."""
 
-    psnr = None
+    psnr, bound = None, ""
 
     def __init__(self, run: TableRun, source: Any, external_model: bool, say: Say) -> None:
         table = _given(run, source)
@@ -391,8 +391,6 @@ def _tables(rows: Rows, payloads: Sequence[bytes], counts: Sequence[int]) -> lis
 
 def _given(run: TableRun, source: Any) -> Table:
     """Raises ValueError for what does not fit the run."""
-    if not hasattr(run.model, "walk"):
-        raise ValueError(f"{run.family.name} does not know how likely a row is; train a table-gpt")
     table, columns = run.sniffed(source, empty=True), run.columns.columns
     if tuple(table.schema.names) != tuple(column.name for column in columns):
         raise DataError(

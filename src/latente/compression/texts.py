@@ -25,6 +25,7 @@ from latente.config import from_json
 from latente.data import named
 from latente.data.errors import DataError
 from latente.data.files import located, readable
+from latente.data.images import suffixed
 from latente.drafts import check_free, draft
 from latente.evaluation.findings import Say
 from latente.run import Run, TextRun, built
@@ -67,12 +68,13 @@ class TextJob:
             self.parts |= {"names": names, "sizes": chunks.squeezed(sizes.tobytes())}
         if not external_model:
             self.parts |= {"model": weights, "tokens": self.meanings.pack()}
-        probes = self.layout.probes(counts)
+        probes, made_with = self.layout.probes(counts), _made_with()
+        self.bound = _named(made_with)
         self.header = {
             "codec": "text", "model": run.family.name,
             "config": {} if external_model else asdict(from_json(run.family.Config, run.record["config"])), "spec": asdict(run.spec),
             "items": self.raw, "files": len(files), "folder": given.folder,
-            "weights": chunks.digest(weights), "tokens": self.meanings.digest(), "made_with": _made_with(),
+            "weights": chunks.digest(weights), "tokens": self.meanings.digest(), "made_with": made_with,
             "layout": asdict(self.layout), "probes": probes,
             "fingerprint": tokens.fingerprint(self.model, self.layout, probes),
         }  # fmt: skip
@@ -104,10 +106,9 @@ class PackedTexts:
     """Files in a file."""
 
     together = 1
-    notes: tuple[str, ...] = ()
 
     def __init__(self, reader: Reader, held: headers.Texts, run: Run | None) -> None:
-        self.reader, self.held = reader, held
+        self.reader, self.held, self.notes = reader, held, []
         if "model" in reader.parts:
             weights = reader.part("model")
             if chunks.digest(weights) != held.weights:
@@ -129,11 +130,10 @@ class PackedTexts:
         held = self.held
         with devices.threads(held.made_with.threads):
             if tokens.fingerprint(self.model, held.layout, held.probes) != held.fingerprint:
-                theirs, mine = (
-                    ", ".join(f"{k} {v}" for k, v in made.items()) for made in (asdict(held.made_with), _made_with())
-                )
+                theirs, mine = _named(asdict(held.made_with)), _named(_made_with())
+                here = f"here {mine}" if mine != theirs else "as here, by name, with other settings or libraries"
                 raise ValueError(
-                    f"it was made where arithmetic differs from this machine's: {theirs:.200}; here {mine}; decompress it there"
+                    f"it was made where arithmetic differs from this machine's: {theirs:.200}; {here}; decompress it there"
                 )
 
     def decode(self, numbers: Sequence[int]) -> list[bytes]:
@@ -154,31 +154,50 @@ class PackedTexts:
         return chunk[at]
 
     def write(self, out: Path, lost: list[Damaged] | None, say: Say) -> Path:
-        """The file, or the folder of files; without what is `lost`."""
+        """The file, or the folder of files; without what is `lost`: of a folder, files that lack some of it get another name."""
         check_free(out)
-        files = self.files(lost)
+        files, self.notes = self.files(lost), []
         try:
             with draft(out) as hidden:
                 out.parent.mkdir(parents=True, exist_ok=True)
                 if self.held.folder:
                     hidden.mkdir()
-                places = [hidden / chunks.inside(name) if self.held.folder else hidden for name, _ in files]
-                for place in places:
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    place.open("xb").close()
+
+                def place(at: int) -> Path:
+                    return hidden / chunks.inside(files[at][0]) if self.held.folder else hidden
+
+                for at in range(len(files)):
+                    place(at).parent.mkdir(parents=True, exist_ok=True)
+                    place(at).open("xb").close()
                 starts = list(accumulate((size for _, size in files), initial=0))
                 for number, content in chunks.each(len(self.reader), 1, self.decode, lost, say):
                     items = self.reader.items_of(number)
                     if items.stop > starts[-1]:
                         raise ValueError("the sizes of its files are not those of its chunks")
                     at = bisect_right(starts, items.start) - 1
-                    while at < len(places) and starts[at] < items.stop:
-                        with places[at].open("ab") as file:
+                    while at < len(files) and starts[at] < items.stop:
+                        with place(at).open("ab") as file:
                             file.write(content[max(0, starts[at] - items.start) : starts[at + 1] - items.start])
                         at += 1
+                if lost and self.held.folder:
+                    self._set_apart(hidden, files)
         except OSError as error:
             raise DataError(f"cannot write {out}: {error.strerror or error}") from None
         return out
+
+    def _set_apart(self, folder: Path, files: list[tuple[str, int]]) -> None:
+        """Gives those of the files that lack bytes other names, so that none of them passes for whole, and notes it."""
+        taken, named = {name for name, _ in files}, []
+        for name, size in files:
+            if (folder / name).stat().st_size < size:
+                named.append(suffixed(name, ".damaged", taken))
+                taken.add(named[-1])
+                (folder / name).rename(folder / named[-1])
+        if named:
+            shown = ", ".join(named[:3]) + ", ..." * (len(named) > 3)
+            self.notes.append(
+                f"{len(named):,} files lack what is damaged and have .damaged behind their names: {shown}"
+            )
 
     def files(self, lost: list[Damaged] | None) -> list[tuple[str, int]]:
         """Names and sizes; one file that holds everything, where they are damaged and that may be."""
@@ -292,6 +311,10 @@ def _restored(held: headers.Texts, weights: bytes) -> Any:
 
 def _weights(model: Any) -> bytes:
     return safetensors.torch.save({name: value.contiguous() for name, value in model.state_dict().items()})
+
+
+def _named(made_with: dict[str, Any]) -> str:
+    return ", ".join(f"{what} {value}" for what, value in made_with.items())
 
 
 def _made_with() -> dict[str, Any]:

@@ -24,6 +24,8 @@ class Audit:
     """images that lost colours, transparency or depth when they were brought to grey or RGB of 8 bits"""
     renumbered: int = 0
     """images whose names are no different paths below a folder, so that numbers stand for them"""
+    left_out: tuple[str, ...] = ()
+    """what of the source is not read, in words"""
     duplicates: int = 0
     """images whose exact pixels occurred before"""
     conflicts: int = 0
@@ -93,4 +95,5 @@ def describe(dataset: Dataset) -> list[tuple[str, str]]:
         rows.append(("unreadable", f"{name}: {reason}"))
     if len(found.skipped) > 10:
         rows.append(("unreadable", f"and {len(found.skipped) - 10} more"))
+    rows += [("left out", what) for what in found.left_out]
     return rows + [("warning", line) for line in warnings(dataset)]

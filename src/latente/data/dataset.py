@@ -40,6 +40,13 @@ class ImageOptions:
     """share of unreadable files above which reading stops"""
     labels: bool = True
     """use class folders or label arrays as classes"""
+    fewest: ClassVar[int] = FEWEST
+
+
+class Reading(ImageOptions):
+    """How images are read that are not trained on: any number will do."""
+
+    fewest = 0
 
 
 @dataclass
@@ -110,7 +117,7 @@ class Dataset:
 
 
 def make_dataset(name: str, images: np.ndarray, hashes: np.ndarray, labels: np.ndarray | None, classes: tuple[str, ...],
-             items: np.ndarray, test: np.ndarray, audit: Audit, keys: list[str] | None) -> Dataset:  # fmt: skip
+             items: np.ndarray, test: np.ndarray, audit: Audit, keys: list[str] | None, fewest: int = FEWEST) -> Dataset:  # fmt: skip
     height, width = images.shape[2:]
     if min(height, width) < SMALLEST:
         raise DataError(
@@ -125,7 +132,7 @@ def make_dataset(name: str, images: np.ndarray, hashes: np.ndarray, labels: np.n
     if labels is not None:
         pairs = np.unique(np.stack([mine, labels[items].astype(np.uint64)], 1), axis=0)
         audit.conflicts = int((np.unique(pairs[:, 0], return_counts=True)[1] > 1).sum())
-    splits = split(hashes, items, test)
+    splits = split(hashes, items, test) if fewest else {"train": items, "validation": items[:0], "test": items[:0]}
     audit.leaks = len(items) - sum(map(len, splits.values()))
     fingerprint = hashlib.blake2b(np.sort(mine).tobytes() + repr(spec).encode(), digest_size=16).hexdigest()
     return Dataset(name, spec, fingerprint, images, labels, items, splits, audit, keys, sole)
@@ -151,10 +158,10 @@ def split(hashes: np.ndarray, items: np.ndarray, test: np.ndarray) -> dict[str, 
     return {"train": rest[mine > last], "validation": validation, "test": held}
 
 
-def enough(count: int, name: str) -> None:
-    if count < FEWEST:
+def enough(count: int, name: str, fewest: int) -> None:
+    if count < fewest:
         raise DataError(
-            f"{name} holds {count} image{'s' * (count != 1)}: too few to train on; at least {FEWEST} are needed"
+            f"{name} holds {count} image{'s' * (count != 1)}: too few to train on; at least {fewest} are needed"
         )
 
 

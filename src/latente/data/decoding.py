@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,7 +25,10 @@ from latente.data.dataset import LARGEST, SMALLEST, Dataset, ImageOptions, enoug
 from latente.data.errors import DataError
 from latente.data.images import GREY_MODES, grey_palette, opened, pixels
 
-_FORMAT = 2
+if TYPE_CHECKING:
+    from PIL import Image
+
+_FORMAT = 3
 _GREY = {("1", False), ("L", False)}
 _UNCHANGED = {
     1: _GREY,
@@ -47,6 +50,8 @@ class Arrays:
     """what identifies the content without reading it; None: not cached"""
     keys: list[str] | None = None
     """what the images are called"""
+    renumbered: int = 0
+    """names that are no different paths, and are not kept"""
 
 
 @dataclass
@@ -56,17 +61,19 @@ class Encoded:
     name: str
     keys: list[str]
     read: Callable[[int], Path | bytes]
-    labels: list[str] | None = None
+    labels: Sequence[str] | Sequence[int] | None = None
     test: list[bool] = field(default_factory=list)
     stamp: str | None = None
     renumbered: int = 0
     """names that `keys` replace"""
+    left_out: tuple[str, ...] = ()
+    """what else there is, in words"""
 
 
 def from_arrays(raw: Arrays, options: ImageOptions, tell: Progress) -> Dataset:
     x = _channels_first(raw.x, raw.name)
     count, channels, height, width = x.shape
-    enough(count, raw.name)
+    enough(count, raw.name, options.fewest)
     size = wanted_size(options.image_size) or ((height, width) if max(height, width) <= LARGEST else (64, 64))
     wanted = {"auto": 1 if channels == 1 else 3, "grey": 1, "rgb": 3}[options.color]
     if x.dtype != np.uint8 or channels != wanted or (height, width) != size:
@@ -79,6 +86,7 @@ def from_arrays(raw: Arrays, options: ImageOptions, tell: Progress) -> Dataset:
         values, labels = np.unique(raw.y.reshape(-1), return_inverse=True)
         named_all = (
             raw.classes
+            and values.size > 0
             and np.issubdtype(values.dtype, np.integer)
             and 0 <= values.min() <= values.max() < len(raw.classes)
         )
@@ -87,8 +95,8 @@ def from_arrays(raw: Arrays, options: ImageOptions, tell: Progress) -> Dataset:
     test = np.zeros(count, bool)
     test[count - raw.test :] = raw.test > 0
     changed = count * (raw.x.dtype != np.uint8 or channels > wanted)
-    audit = Audit(found=count, sizes={f"{width}x{height}": count}, recoloured=changed)
-    return make_dataset(raw.name, x, hashes, labels, classes, np.arange(count), test, audit, raw.keys)
+    audit = Audit(found=count, sizes={f"{width}x{height}": count}, recoloured=changed, renumbered=raw.renumbered)
+    return make_dataset(raw.name, x, hashes, labels, classes, np.arange(count), test, audit, raw.keys, options.fewest)
 
 
 def _channels_first(x: np.ndarray, name: str) -> np.ndarray:
@@ -183,20 +191,27 @@ def _cached_hashes(x: np.ndarray, stamp: str | None, tell: Progress) -> np.ndarr
 
 
 def from_encoded(raw: Encoded, options: ImageOptions, tell: Progress) -> Dataset:
-    enough(len(raw.keys), raw.name)
+    enough(len(raw.keys), raw.name, options.fewest)
     folder = cache_folder() / f"images-{digest(raw.stamp or os.urandom(8).hex(), options, _FORMAT)}"
     ready = _read_cache(folder) or _decode(raw, options, folder, tell)
     record, images, hashes = ready
     skipped = [(key, reason) for key, reason in record["skipped"]]
-    audit = Audit(len(raw.keys), skipped, record["sizes"], record["recoloured"], raw.renumbered)
+    audit = Audit(
+        len(raw.keys), skipped, record["sizes"], record["recoloured"], raw.renumbered, _left_out(raw, record["frames"])
+    )
     items = np.asarray(record["items"], np.int64)
     labels, classes = None, ()
     if options.labels and raw.labels is not None:
-        classes = tuple(sorted(set(raw.labels)))
-        place = {name: i for i, name in enumerate(classes)}
+        values = sorted(set(raw.labels))
+        classes, place = tuple(map(str, values)), {value: i for i, value in enumerate(values)}
         labels = np.asarray([place[name] for name in raw.labels], np.int64)
     test = np.asarray(raw.test or [False] * len(raw.keys))
-    return make_dataset(raw.name, images, hashes, labels, classes, items, test, audit, raw.keys)
+    return make_dataset(raw.name, images, hashes, labels, classes, items, test, audit, raw.keys, options.fewest)
+
+
+def _left_out(raw: Encoded, frames: int) -> tuple[str, ...]:
+    """What there is beside the pictures, `frames` of which have several."""
+    return raw.left_out + (f"all but the first frame or page of {frames:,} pictures",) * (frames > 0)
 
 
 def _read_cache(folder: Path) -> tuple[dict[str, Any], np.ndarray, np.ndarray] | None:
@@ -214,13 +229,13 @@ def _decode(
 ) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
     skipped: dict[int, str] = {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        sizes, kinds, channels, size = _headers(raw, options, skipped, pool)
+        sizes, kinds, frames, channels, size = _headers(raw, options, skipped, pool)
         with entry(folder, lambda: _read_cache(folder) is not None) as draft:
             _pixels(raw, draft, (len(raw.keys), channels, *size), skipped, pool, tell)
             _bearable(raw, skipped, options)
             record = {
                 "shape": [len(raw.keys), channels, *size], "sizes": sizes,
-                "recoloured": sum(n for kind, n in kinds.items() if kind not in _UNCHANGED[channels]),
+                "frames": frames, "recoloured": sum(n for kind, n in kinds.items() if kind not in _UNCHANGED[channels]),
                 "skipped": [(raw.keys[i], reason) for i, reason in sorted(skipped.items())],
                 "items": [i for i in range(len(raw.keys)) if i not in skipped],
             }  # fmt: skip
@@ -232,14 +247,15 @@ def _decode(
 
 def _headers(
     raw: Encoded, options: ImageOptions, skipped: dict[int, str], pool: ThreadPoolExecutor
-) -> tuple[dict[str, int], Counter[tuple[str, bool]], int, tuple[int, int]]:
-    """How often each size occurs, and each mode with or without transparency; the channels and (height, width) all pictures get.
-    Unreadable ones go to `skipped`."""
+) -> tuple[dict[str, int], Counter[tuple[str, bool]], int, int, tuple[int, int]]:
+    """How often each size occurs, and each mode with or without transparency; how many pictures have several frames; the channels and
+    (height, width) all get. Unreadable ones go to `skipped`."""
     sizes: Counter[str] = Counter()
     kinds: Counter[tuple[str, bool]] = Counter()
+    frames = 0
     shapes: set[tuple[int, int]] = set()
 
-    def header(i: int) -> tuple[tuple[int, int], tuple[str, bool]] | str:
+    def header(i: int) -> tuple[tuple[int, int], tuple[str, bool], bool] | str:
         try:
             with opened(raw.read(i)) as image:
                 turned = (
@@ -247,7 +263,8 @@ def _headers(
                 )
                 width, height = image.size
                 mode = "L" if image.mode == "P" and grey_palette(image) else image.mode
-                return ((height, width) if turned else (width, height)), (mode, "transparency" in image.info)
+                kind = mode, "transparency" in image.info
+                return ((height, width) if turned else (width, height)), kind, _several(image)
         except DataError as error:
             return str(error)
         except Exception as error:  # metadata of a mangled file: whatever the plugin raises, the file is unreadable
@@ -257,7 +274,8 @@ def _headers(
         if isinstance(found, str):
             skipped[i] = found
             continue
-        (width, height), kind = found
+        (width, height), kind, several = found
+        frames += several
         sizes[f"{width}x{height}"] += 1
         shapes.add((height, width))
         kinds[kind] += 1
@@ -267,7 +285,15 @@ def _headers(
         alike = len(shapes) == 1 and SMALLEST <= min(*next(iter(shapes))) <= max(*next(iter(shapes))) <= LARGEST
         size = next(iter(shapes)) if alike else (64, 64)
     grey = all(mode in GREY_MODES for mode, _ in kinds)
-    return dict(sizes), kinds, {"auto": 1 if grey else 3, "grey": 1, "rgb": 3}[options.color], size
+    return dict(sizes), kinds, frames, {"auto": 1 if grey else 3, "grey": 1, "rgb": 3}[options.color], size
+
+
+def _several(image: Image.Image) -> bool:
+    """Whether a picture moves, or has pages."""
+    try:
+        return image.format in ("GIF", "PNG", "TIFF", "WEBP") and getattr(image, "n_frames", 1) > 1
+    except Exception:  # its first frame may be sound all the same
+        return False
 
 
 def _pixels(
@@ -300,6 +326,7 @@ def _bearable(raw: Encoded, skipped: dict[int, str], options: ImageOptions) -> N
     if len(skipped) > options.max_bad * len(raw.keys):
         shown = "; ".join(f"{raw.keys[i]}: {reason}" for i, reason in sorted(skipped.items())[:3])
         raise DataError(
-            f"{len(skipped)} of {len(raw.keys)} images in {raw.name} cannot be read ({shown}); mend or remove them, or raise --max-bad"
+            f"{len(skipped)} of {len(raw.keys)} images in {raw.name} cannot be read ({shown}); mend or remove them"
+            + ", or raise --max-bad" * (options.fewest > 0)
         )
-    enough(len(raw.keys) - len(skipped), raw.name)
+    enough(len(raw.keys) - len(skipped), raw.name, options.fewest)

@@ -17,10 +17,10 @@ import numpy as np
 
 from latente.data import hub, named
 from latente.data.cache import Progress
-from latente.data.dataset import FEWEST, Dataset, ImageOptions, wanted_size
+from latente.data.dataset import Dataset, ImageOptions, wanted_size
 from latente.data.decoding import Arrays, Encoded, from_arrays, from_encoded
 from latente.data.errors import DataError, first_line
-from latente.data.files import below, located, readable, stamp, stamps
+from latente.data.files import below, besides, located, readable, stamp, stamps
 from latente.data.images import SUFFIXES, are_paths
 
 
@@ -30,11 +30,11 @@ def open_images(source: Any, options: ImageOptions, tell: Progress) -> Dataset:
     Raises DataError, one line, when it cannot be used.
     """
     wanted_size(options.image_size)
-    raw = _sniff(source)
+    raw = _sniff(source, options.fewest)
     return from_arrays(raw, options, tell) if isinstance(raw, Arrays) else from_encoded(raw, options, tell)
 
 
-def _sniff(source: Any) -> Arrays | Encoded:
+def _sniff(source: Any, fewest: int) -> Arrays | Encoded:
     if not isinstance(source, str | Path):
         return _in_memory(source)
     text = str(source)
@@ -50,11 +50,11 @@ def _sniff(source: Any) -> Arrays | Encoded:
         if path.is_dir():
             if any(path.glob("train-images*-ubyte*")):
                 return _idx_folder(path, path.name, ())
-            return _folder(path)
-        return _file(path)
+            return _folder(path, fewest)
+        return _file(path, fewest)
 
 
-def _file(path: Path) -> Arrays | Encoded:
+def _file(path: Path, fewest: int) -> Arrays | Encoded:
     suffix = path.suffix.lower()
     if suffix == ".npy":
         return Arrays(path.stem, _load_npy(path), stamp=stamp(path))
@@ -64,8 +64,10 @@ def _file(path: Path) -> Arrays | Encoded:
         return _parquet(path)
     if "ubyte" in path.name:
         return Arrays(path.name.split(".")[0], _idx(path), stamp=stamp(path))
+    if suffix in SUFFIXES and fewest:
+        raise DataError(f"{path} is one image; point at a folder of at least {fewest}")
     if suffix in SUFFIXES:
-        raise DataError(f"{path} is one image; point at a folder of at least {FEWEST}")
+        return Encoded(path.stem, [path.name], [path].__getitem__, stamp=stamp(path))
     raise DataError(f"{path} is not a source of images: a folder of them, .npy, .npz, IDX (.gz too) or .parquet")
 
 
@@ -102,7 +104,8 @@ def _npz(path: Path) -> Arrays:
     classes, names = (_words(arrays.get(name)) for name in ("classes", "names"))
     if held is None or held.shape[1:] != x.shape[1:] or (y is None) != (held_y is None):
         keys = names if len(names) == len(x) and are_paths(names) else None
-        return Arrays(path.stem, x, y, tuple(classes), stamp=stamp(path), keys=keys)
+        unkept = len(names) if keys is None else 0
+        return Arrays(path.stem, x, y, tuple(classes), stamp=stamp(path), keys=keys, renumbered=unkept)
     y = None if y is None or held_y is None else np.concatenate([y, held_y])
     return Arrays(path.stem, np.concatenate([x, held]), y, tuple(classes), len(held), stamp(path))
 
@@ -140,7 +143,7 @@ def _idx_folder(folder: Path, name: str, classes: tuple[str, ...]) -> Arrays:
     return Arrays(name, np.concatenate([x, held]), labels, classes, len(held))
 
 
-def _folder(folder: Path) -> Encoded:
+def _folder(folder: Path, fewest: int) -> Encoded:
     found = below(folder, SUFFIXES)
     if not found:
         raise DataError(f"no images in {folder} (png, jpg, webp, gif, bmp, tiff; sub-folders are searched)")
@@ -149,8 +152,8 @@ def _folder(folder: Path) -> Encoded:
     tops = {p[0] for p in parts if len(p) > 1}
     official = "test" in tops and tops <= split_names and all(len(p) > 1 for p in parts)
     level = 1 if official else 0
-    labelled = all(len(p) > level + 1 for p in parts) and len({p[level] for p in parts}) > 1
-    paths = [path for _, path in found]
+    labelled = all(len(p) > level + 1 for p in parts) and (not fewest or len({p[level] for p in parts}) > 1)
+    paths, (others, links) = [path for _, path in found], besides(folder, SUFFIXES)
     return Encoded(
         name=folder.resolve().name or "images",
         keys=[key for key, _ in found],
@@ -158,6 +161,7 @@ def _folder(folder: Path) -> Encoded:
         labels=[p[level] for p in parts] if labelled else None,
         test=[official and p[0] == "test" for p in parts],
         stamp=stamps(folder, found),
+        left_out=_few(others, "other file", "other files") + _few(links, "link to a folder", "links to folders"),
     )
 
 
@@ -178,15 +182,26 @@ def _parquet(path: Path) -> Encoded:
         paths = _field(column, "path").to_pylist() if column.type.get_field_index("path") >= 0 else []
         column = _field(column, "bytes")
     keys = paths if are_paths(paths) and paths else [f"{i:06d}" for i in range(len(column))]
-    labels = next((table.column(n).to_pylist() for n in ("label", "labels", "class") if n in table.column_names), None)
+    of = next((name for name in ("label", "labels", "class") if name in table.column_names), None)
+    labels = None if of is None else table.column(of).to_pylist()
+    if labels and not all(type(label) is int for label in labels):
+        labels = list(map(str, labels))
+    others = [name for name in table.column_names if name not in (image, of)]
     return Encoded(
         name=path.stem,
         keys=keys,
         read=lambda i: column[i].as_py() or b"",
-        labels=None if labels is None else [_word(label) for label in labels],
+        labels=labels,
         stamp=stamp(path),
         renumbered=0 if keys is paths else sum(1 for name in paths if name),
+        left_out=_few(others, "column", "columns"),
     )
+
+
+def _few(names: list[str], one: str, several: str) -> tuple[str, ...]:
+    """How many there are of something, and the first of them; nothing where there are none."""
+    shown = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
+    return (f"{len(names):,} {several if len(names) > 1 else one} ({shown})",) * bool(names)
 
 
 def _field(column: Any, name: str) -> Any:
@@ -208,11 +223,6 @@ def _holds_bytes(kind: Any) -> bool:
     if pa.types.is_struct(kind):
         return any(f.name == "bytes" and _holds_bytes(f.type) for f in kind)
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-
-
-def _word(label: Any) -> str:
-    """A label as text that sorts as the label does."""
-    return f"{label:04d}" if isinstance(label, int) else str(label)
 
 
 def _hub(name: str) -> Encoded:

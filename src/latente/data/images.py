@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F"})
-LONGEST = 1 << 12  # bytes of the path of a file
+LONGEST = 1 << 12, 255  # bytes of the path of a file, and of each of its parts
 OUTPUTS = "a folder, .npy, .npz or .parquet"
 
 
@@ -156,7 +156,7 @@ def are_paths(names: Sequence[Any]) -> bool:
 def is_path(name: Any) -> bool:
     """Whether a name can be that of a file below a folder."""
     try:
-        short = isinstance(name, str) and len(os.fsencode(name)) <= LONGEST
+        short = isinstance(name, str) and len(os.fsencode(name)) <= LONGEST[0]
     except UnicodeError:
         return False
     return (
@@ -165,6 +165,7 @@ def is_path(name: Any) -> bool:
         and not Path(name).is_absolute()
         and bool(Path(name).name)
         and ".." not in Path(name).parts
+        and all(len(os.fsencode(part)) <= LONGEST[1] for part in Path(name).parts)
     )
 
 
@@ -173,17 +174,27 @@ def is_png(name: str) -> bool:
 
 
 def png_names(names: Sequence[str]) -> list[str]:
-    """Different names for PNG files of images with different names: those that do not end in .png get it behind them, more than once
-    where that is another's name."""
+    """Different names for PNG files of images with different names: those that do not end in .png have it behind them."""
     taken, found = set(filter(is_png, names)), []
     for name in names:
         if not is_png(name):
-            name += ".png"
-            while name in taken:
-                name += ".png"
+            name = suffixed(name, ".png", taken)
             taken.add(name)
         found.append(name)
     return found
+
+
+def suffixed(name: str, suffix: str, taken: Collection[str]) -> str:
+    """A path with a suffix behind it, as often as it takes to be none of those `taken`, and cut before it where its last part would be
+    too long for a file's name."""
+    folder, slash, last = name.rpartition("/")
+    behind = suffix
+    while True:
+        while last and len(os.fsencode(last + behind)) > LONGEST[1]:
+            last = last[:-1]
+        if (found := folder + slash + last + behind) not in taken:
+            return found
+        behind += suffix
 
 
 def classed(name: str, of: str) -> str:
@@ -294,7 +305,8 @@ def _write_parquet(path: Path, shape: Sequence[int], parts: Iterable[Part], clas
 
     fields = [("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))]
     if classes is not None:
-        fields.append(("label", pa.string() if classes else pa.int64()))
+        called = class_numbers(classes) if classes else None
+        fields.append(("label", pa.string() if classes and called is None else pa.int64()))
     number = 0
     with pq.ParquetWriter(path, pa.schema(fields)) as file:
         for x, labels, names in parts:
@@ -307,7 +319,8 @@ def _write_parquet(path: Path, shape: Sequence[int], parts: Iterable[Part], clas
                 )
                 number += 1
             if classes is not None and labels is not None:
-                columns["label"] = [classes[i] for i in labels] if classes else labels
+                words = classes if called is None else called
+                columns["label"] = [words[i] for i in labels] if classes else labels
             file.write_table(pa.table(columns, pa.schema(fields)))
 
 

@@ -56,15 +56,20 @@ def open_source(
         return source
     options = options or OPTIONS[kind(source)]()
     wanted = next(name for name, owner in OPTIONS.items() if isinstance(options, owner))
-    for name, sources in named.NAMES.items():
-        if name != wanted and isinstance(source, str) and source in sources:
-            raise DataError(f"{source} is {_CALLED[name]}, not {_CALLED[wanted]}")
+    check_kind(source, wanted)
     tell = progress or (lambda what, done, total: None)
     if isinstance(options, PairOptions):
         return open_pairs(source, options, tell)
     if isinstance(options, TableOptions):
         return open_table(source, options, tell)
     return open_text(source, options, tell) if isinstance(options, TextOptions) else open_images(source, options, tell)
+
+
+def check_kind(source: Any, wanted: str) -> None:
+    """Raises DataError for a named source of another kind of data."""
+    for name, sources in named.NAMES.items():
+        if name != wanted and isinstance(source, str) and source in sources:
+            raise DataError(f"{source} is {_CALLED[name]}, not {_CALLED[wanted]}")
 
 
 _CALLED = {"image": "images", "text": "text", "table": "a table", "pair": "pairs of texts"}

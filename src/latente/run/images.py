@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from latente.data.cache import cache_folder
-from latente.data.dataset import Dataset, ImageOptions
+from latente.data.dataset import Dataset, Reading
+from latente.data.errors import DataError
 from latente.data.sources import open_source
 from latente.evaluation import features, images
 from latente.evaluation.findings import Evaluation, Say, silent
@@ -114,18 +115,27 @@ class ImageRun(Run):
         return Rates(bits, errors, rated(train, levels // 2)[0], made)
 
     @property
-    def reading(self) -> ImageOptions:
+    def reading(self) -> Reading:
         """How a source is read: at this run's size and colours."""
-        return ImageOptions(f"{self.spec.height}x{self.spec.width}", "grey" if self.spec.channels == 1 else "rgb")
+        return Reading(f"{self.spec.height}x{self.spec.width}", "grey" if self.spec.channels == 1 else "rgb")
 
     def open(self, source: Any) -> Dataset:
-        """`source` read at this run's size and colours. Raises ValueError when a model that needs labels meets other classes."""
+        """`source` read at this run's size and colours; where the model needs labels, with the run's classes, of which some may have no
+        images. Raises DataError for others, and for none."""
         data = open_source(source, self.reading)
-        if getattr(self.model, "needs_label", False) and data.spec.classes != self.spec.classes:
-            raise ValueError(
-                f"this run is conditional on the classes {', '.join(self.spec.classes)}; {data.name} has others"
+        if not getattr(self.model, "needs_label", False) or data.spec.classes == self.spec.classes:
+            return data
+        known, alone = ", ".join(self.spec.classes[:10]), data.sole_class
+        names = data.spec.classes if alone is None else (alone,)
+        if not names:
+            raise DataError(
+                f"this run is conditional on classes ({known}), and {data.name} has none: give folders that are called so, or labels"
             )
-        return data
+        if other := [name for name in names if name not in self.spec.classes]:
+            raise DataError(f"this run is conditional on the classes {known}; {data.name} has {', '.join(other[:10])}")
+        labels = np.zeros(len(data.images), np.int64) if data.labels is None else data.labels
+        place = np.array([self.spec.classes.index(name) for name in names])
+        return replace(data, labels=place[labels], spec=replace(data.spec, classes=self.spec.classes), sole_class=None)
 
     def _each(self, what: str, source: Any) -> np.ndarray:
         self.require(what)

@@ -18,6 +18,7 @@ from latente.data.columns import Columns, whole
 from latente.data.conditions import Condition, Rule, conditions
 from latente.data.conditions import rules as parsed_rules
 from latente.data.rules import combinations, kept
+from latente.data.sources import check_kind
 from latente.data.table import TableOptions
 from latente.data.table_dataset import TableDataset
 from latente.data.table_sources import Table, sniff
@@ -160,6 +161,7 @@ class TableRun(Run):
 
     def sniffed(self, source: Any, *, empty: bool = False) -> Table:
         """The table a source stands for, read as this run's own was; it may have no rows where told that it may be `empty`."""
+        check_kind(source, "table")
         options = self.record["data"]["options"]
         return sniff(source, TableOptions(**{name: options[name] for name in READING}), empty=empty)
 
