@@ -138,7 +138,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     assert digest(tmp_path / "run") == digest(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_save_and_say_how_to_go_on(tmp_path, how):
     run = tmp_path / "run"
     words = ["train", "vae", "digits", "--steps", "100000", "--size", "tiny", "--out", str(run)]

@@ -307,7 +307,7 @@ class Trainer:
         """Trains to the plan's last step. `deadline` (time.monotonic) may move that step, at a checkpoint; `longer` is the
         plan that replaces the checkpoint's when a run is extended.
 
-        Raises Interrupted (saved) on SIGINT or SIGTERM, and Diverged when losses stop being finite a second time.
+        Raises Interrupted (saved) on a signal to end, and Diverged when losses stop being finite a second time.
         """
         start = copy.deepcopy(self.model.state_dict()) if not checkpoint.index(path) else None
         offset = self.load(path) if start is None else 0

@@ -22,6 +22,7 @@ MARGIN = 0.1
 PATIENCE = 3
 LOOKS, GROWTH = 12, 1.25
 SHARE = 0.15  # of the training time, at most, goes into looks
+ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 COLLAPSE = 2.0  # times the best distance
 
 
@@ -92,7 +93,7 @@ def collapsed(looks: Sequence[Look]) -> bool:
 
 
 class Interrupted(Exception):
-    """SIGINT or SIGTERM arrived; the run at `path` was saved at `step`."""
+    """A signal to end arrived; the run at `path` was saved at `step`."""
 
     def __init__(self, path: Path, step: int) -> None:
         super().__init__(f"interrupted at step {step}")
@@ -104,14 +105,16 @@ class Diverged(Exception):
 
 
 class Signals:
-    """While entered, SIGINT and SIGTERM only raise `.arrived`; a second SIGINT stops at once, as the terminal's user expects."""
+    """While entered, signals to end only raise `.arrived`; a second SIGINT stops at once, as the terminal's user expects."""
 
     arrived = False
 
     def __enter__(self) -> Signals:
         self._before: dict[int, Any] = {}
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ENDING:
             try:
+                if number not in (signal.SIGINT, signal.SIGTERM) and signal.getsignal(number) == signal.SIG_IGN:
+                    continue  # behind nohup
                 self._before[number] = signal.signal(number, self._note)
             except ValueError:  # not in the main thread: whoever started us keeps the signals
                 break
