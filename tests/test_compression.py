@@ -457,7 +457,7 @@ def test_what_of_a_source_is_left_out_is_said(unlabelled, tmp_path):
     found = compress(unlabelled, str(folder), tmp_path / "set.latente")
     assert found.items == 13 and [note for note in found.notes if note.startswith("left out")] == [
         "left out: 1 other file (about.txt)", "left out: 1 link to a folder (again)",
-        "left out: all but the first frame or page of 1 pictures",
+        "left out: all but the first frame or page of 1 picture",
     ]  # fmt: skip
     np.savez(tmp_path / "twice.npz", x=x[:, 0], names=["a", *"abcdefghijk"])
     assert (
