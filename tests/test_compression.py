@@ -927,6 +927,7 @@ def chunks(job, say):
         os.kill(os.getpid(), signal.{name})
         yield chunk
 ImageJob.chunks = chunks
+signal.signal(signal.{name}, signal.default_int_handler if "{name}" == "SIGINT" else signal.SIG_DFL)
 sys.exit(cli.main(["compress", {str(painter.path)!r}, "digits", "--out", {str(tmp_path / "d.latente")!r}]))
 """
     found = subprocess.run([sys.executable, "-c", body], capture_output=True, text=True)
@@ -1209,6 +1210,30 @@ def test_few_images_take_coarser_weights(compressor, tmp_path):
     assert bits[0][0] < bits[1][0] and bits[0][1] < 0.75 * bits[1][1]
 
 
+def promised(model, header, x, labels):
+    """Bytes and mean squared error of images by the model's own likelihood, with weights of the bits and at the qualities of a file."""
+    model, batch = copy.deepcopy(model), {"x": torch.from_numpy(x), "label": torch.from_numpy(labels)}
+    point = Point(header["quality"], header["better"])
+    with torch.no_grad():
+        for name, weight in compressor_file.rounded(model.coder, header["bits"]).items():
+            model.coder.get_parameter(name).copy_(weight)
+        model.config = replace(model.config, shared_by=0)  # the weights are those that it has
+        rates = [[part.numpy() for part in model.rate(batch, point.quality + more)] for more in range(point.levels)]
+    better, last = point.each(range(len(x)), len(x)) > 0, point.levels - 1
+    bits, errors = (np.where(better, one, other) for one, other in zip(rates[last], rates[0]))
+    of_labels = -np.log2((np.bincount(labels) / len(labels))[labels])
+    return (bits.sum() + of_labels.sum()) / 8, errors.mean()
+
+
+def test_a_lossy_file_is_within_a_hundredth_of_what_its_model_expects(compressor, tmp_path):
+    data = open_source("digits")
+    x, labels = (np.concatenate([each] * 4) for each in (data.images, data.labels))
+    found = compress(compressor, (x, labels), tmp_path / "d.latente", verify=False)
+    bound, error = promised(compressor.model, Reader(found.path).header, x, labels)
+    assert 0.99 * bound < found.size - found.model < 1.01 * bound  # header, labels and index too
+    assert abs(found.psnr - quality.psnr(error)) < 0.01
+
+
 def test_lossy_files_are_as_good_or_as_small_as_wished(compressor, tmp_path, capsys):
     data = open_source("digits")
     sizes = []
@@ -1220,7 +1245,9 @@ def test_lossy_files_are_as_good_or_as_small_as_wished(compressor, tmp_path, cap
         decompress(found.path, tmp_path / f"{number}.npy")
         made = np.load(tmp_path / f"{number}.npy").astype(float)
         reached = 10 * math.log10(255**2 / np.square(made - data.images[:, 0]).mean())
-        assert found.psnr == pytest.approx(reached, abs=1e-6) and abs(found.modelled / found.expected - 1) < 0.01
+        bound, error = promised(compressor.model, Reader(found.path).header, data.images, data.labels)
+        assert found.psnr == pytest.approx(reached, abs=1e-6) and abs(found.psnr - quality.psnr(error)) < 0.01
+        assert found.modelled == found.coded and abs(found.coded / bound - 1) < 0.005 > abs(found.expected / bound - 1)
         sizes.append(found.size)
         # Images of two qualities meet a wish between them nearly exactly.
         if "bytes_per_item" in wish:

@@ -22,6 +22,7 @@ from golden import FOLDER, pictures, rows
 from latente.codec import coding, exact, packing, walks
 from latente.codec.coding import Decoder, Encoder
 from latente.compression import Archive, chunks, decompress
+from latente.compression.quality import Point
 from latente.models import pixelcnn, table_gpt
 from latente.spec import ImageSpec
 
@@ -246,6 +247,27 @@ def test_walks_side_by_side_make_the_same_bytes(name, threads):
     assert torch.get_num_threads() == threads
 
 
+def test_walks_run_side_by_side():
+    torch.set_num_threads(2)
+    if torch.get_num_threads() < 2:
+        pytest.skip("torch has one thread here, so all is one share")
+    both, one = threading.Barrier(2, timeout=30), np.zeros(1, np.int64)
+
+    class Meeting:
+        """A walk that waits for another, before its only value and after it."""
+
+        def through(self, choose):
+            both.wait()
+            found = choose(torch.zeros(1, 16, dtype=torch.float64))
+            both.wait()
+            return found
+
+    coders = Encoder(), Encoder()
+    walks.encoded(lambda items: Meeting(), lambda items: [one], coders, [1, 1])
+    found = walks.decoded(lambda items: Meeting(), [Decoder(coder.finish()) for coder in coders], [1, 1])
+    assert found.tolist() == [0, 0]
+
+
 class Endless:
     """A walk that asks until it is stopped."""
 
@@ -343,9 +365,23 @@ def test_a_lossy_file_of_the_past_gives_the_same_pixels(name, better, digest):
     assert 10 * np.log10(255**2 / np.square(errors).mean()) > 19
 
 
+@pytest.mark.parametrize("name", ["latents", "latents_views", "latents_graded"])
+def test_symbols_of_the_past_are_coded_to_the_same_bytes(name, monkeypatch):
+    with Archive(FOLDER / f"{name}.latente") as archive:
+        reader, held, coding = archive.reader, archive.content.held, archive.content.coding
+        levels = Point(held.quality, held.better, held.nested).each(range(held.items), held.items)
+        counts = [len(reader.items_of(number)) for number in range(len(reader))]
+        coded = [reader.chunk(number)[chunks.HEAD :] for number in range(len(reader))]
+        monkeypatch.setattr(coding, "shown", lambda symbols, levels: symbols)
+        symbols, labels = coding.images(coded, counts, levels)
+        assert (labels == pictures(150)[1]).all() and coding.code(symbols, labels, counts, levels)[0] == coded
+
+
 def test_files_of_the_past_are_read_with_other_instructions():
-    """The tests around this one, where torch adds up in another order: without AVX."""
-    words = [sys.executable, "-m", "pytest", "-q", "-n0", __file__, "-k", "of_the_past and not instructions"]
+    """The tests around this one, and rows coded again, where torch adds up in another order: without AVX."""
+    start = "import sys, pytest, torch; assert torch.backends.cpu.get_cpu_capability() == 'DEFAULT'; sys.exit(pytest.main())"
+    which = "(of_the_past or (same_bytes and 1-rows)) and not instructions"
+    words = [sys.executable, "-c", start, "-q", "-n0", __file__, "-k", which]
     plain = {"ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}
     found = subprocess.run(words, env=os.environ | plain, capture_output=True, text=True, timeout=300)
     assert found.returncode == 0, found.stdout[-2_000:]

@@ -142,7 +142,10 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
 def test_signals_save_and_say_how_to_go_on(tmp_path, how):
     run = tmp_path / "run"
     words = ["train", "vae", "digits", "--steps", "100000", "--size", "tiny", "--out", str(run)]
-    worker = subprocess.Popen([sys.executable, "-m", "latente", *words], stderr=subprocess.PIPE, text=True)
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "latente", *words], stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(how, signal.SIG_DFL),  # whatever the tests themselves were started with
+    )  # fmt: skip
     while not (run / "metrics.jsonl").exists() or not (run / "metrics.jsonl").stat().st_size:
         assert worker.poll() is None
         time.sleep(0.05)

@@ -182,7 +182,7 @@ def test_labels_are_compared_too(here):
         np.savez("made.npz", x=held["x"], y=labels)
     table = pq.read_table("made.parquet")
     kinds = table["label"].to_pylist()
-    kinds[6] = str((int(kinds[6]) + 1) % 10)
+    kinds[6] = (kinds[6] + 1) % 10
     pq.write_table(table.set_column(1, "label", pa.array(kinds)), "made.parquet")
     for run, path, first in (("vae", "made.npz", 5), ("gan", "made.parquet", 6)):
         found = verify(latente.load(run), path)

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -775,9 +774,6 @@ def test_no_flip_or_cut_gives_a_crash_or_a_wrong_row(small, tmp_path, monkeypatc
     path, source = small
     whole, (head, *lines) = path.read_bytes(), source.read_bytes().splitlines(keepends=True)
     parts = [b"".join(lines[at : at + 10]) for at in range(0, 40, 10)]
-    possible = {
-        head + b"".join(part for part, kept in zip(parts, some_) if kept) for some_ in product((0, 1), repeat=4)
-    }
     with Reader(path) as reader:
         starts = [0, *(offset for offset, _, _ in reader._parts.values()), *reader._table.offsets]
     ends = [*starts[1:], len(whole) - layout.FOOTER.size]
@@ -788,7 +784,7 @@ def test_no_flip_or_cut_gives_a_crash_or_a_wrong_row(small, tmp_path, monkeypatc
         ("_tables", lambda rows, payloads, counts: (*payloads,)),
     ):
         monkeypatch.setattr(tables, name, once(getattr(tables, name), key))
-    draw, read = random.Random(0), 0
+    draw, read, some_lost = random.Random(0), 0, 0
     with resident(200):
         for number in range(10_000):
             start, stop = regions[number % len(regions)]
@@ -815,8 +811,12 @@ def test_no_flip_or_cut_gives_a_crash_or_a_wrong_row(small, tmp_path, monkeypatc
                 continue
             found, read = out.read_bytes(), read + 1
             out.unlink()
-            assert found in possible and (lost or found == source.read_bytes())
-    assert read > 1_000
+            gone = {int(damage.part[6:]) for damage in lost or () if damage.part != "index"}
+            if missing := [damage for damage in lost or () if "and any after it" in str(damage)]:
+                gone |= {*range(int(missing[0].part[6:]), 4)}
+            assert found == head + b"".join(part for at, part in enumerate(parts) if at not in gone)
+            some_lost += 0 < len(gone) < 4
+    assert read > 1_000 and some_lost > 500
     assert {file.name for file in tmp_path.iterdir()} == {"rows.csv", "set.latente"}
 
 

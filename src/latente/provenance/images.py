@@ -94,7 +94,7 @@ def _rows(path: Path, made: Made, spec: Any) -> Iterator[np.ndarray | None]:
             content, called = (image.get("bytes"), image.get("path")) if isinstance(image, dict) else (image, None)
             label = None if labels is None or "label" not in row else int(labels[number])
             wanted = row.get("label") if label is None else spec.classes[label] if spec.classes else label
-            alike = row.get("label") == wanted
+            alike = str(row.get("label")) == str(wanted)  # classes called by numbers are numbers there, or words
             if called is not None and "name" in made:
                 alike &= called == f"{made['name'][number]}.png"
             yield _picture(content, spec) if alike and isinstance(content, bytes) else None
