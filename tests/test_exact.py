@@ -384,7 +384,7 @@ def test_files_of_the_past_are_read_with_other_instructions():
     words = [sys.executable, "-c", start, "-q", "-n0", __file__, "-k", which]
     plain = {"ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}
     found = subprocess.run(words, env=os.environ | plain, capture_output=True, text=True, timeout=300)
-    assert found.returncode == 0, found.stdout[-2_000:]
+    assert found.returncode == 0, (found.stdout + found.stderr)[-2_000:]
 
 
 def test_rows_of_the_past_come_back_byte_for_byte(tmp_path):

@@ -565,9 +565,18 @@ def test_no_flip_or_cut_gives_a_crash_or_a_wrong_byte(whole, tmp_path, quick):
     assert slowest < 2 and 5_000 < refused < 9_000 and list(tmp_path.iterdir()) == [bad]
 
 
+def reshaped(name, draw):
+    """Other names, or other places where one file ends and the next begins, as a part that can be read."""
+    if name == "names":
+        return chunks.squeezed("\0".join(draw.sample(["a", "b", "c", "x", "x/y", "é", "deep/er/z"], 3)).encode())
+    total = sum(map(len, FILES.values()))
+    ends = [0, *sorted(draw.choices(range(total + 1), k=2)), total]
+    return chunks.squeezed(np.diff(ends).astype("<u8").tobytes())
+
+
 def test_nothing_forged_beneath_the_checks_gives_a_crash_or_a_wrong_byte(whole, tmp_path, quick):
     """Changed chunks and parts whose checksums fit, as of someone who means harm."""
-    draw = random.Random(1)
+    draw, read = random.Random(1), 0
     with Reader(whole) as reader:
         header, parts = dict(reader.header), {name: reader.part(name) for name in reader.parts}
         payloads = [(reader.chunk(number), len(reader.items_of(number))) for number in range(len(reader))]
@@ -577,6 +586,8 @@ def test_nothing_forged_beneath_the_checks_gives_a_crash_or_a_wrong_byte(whole, 
         for _ in range(draw.randint(1, 3)):
             changed[draw.randrange(len(changed))] ^= 1 << draw.randrange(8)
         del changed[draw.randint(1, 2 * len(changed)) :]
+        if name in ("names", "sizes") and draw.random() < 0.5:
+            changed = reshaped(name, draw)
         with Writer(
             tmp_path / f"{number}.latente", header, parts | ({} if name == "chunk" else {name: changed})
         ) as writer:
@@ -594,10 +605,12 @@ def test_nothing_forged_beneath_the_checks_gives_a_crash_or_a_wrong_byte(whole, 
         else:  # other names, or other places where one ends and the next begins
             found = [file.read_bytes() for file in sorted(out.rglob("*")) if file.is_file()]
             assert not lost
+            read += 1
             if name == "sizes":
                 assert b"".join(found) == b"".join(FILES.values())
             else:
                 assert sorted(found) == sorted(FILES.values())
+    assert read > 30
 
 
 def test_a_lost_chunk_costs_what_it_held(whole, tmp_path):
