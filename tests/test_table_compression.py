@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import latente
-from forgery import forged
+from forgery import forged, peak
 from latente import registry
 from latente.cli import main
 from latente.codec import exact, layout, walks
@@ -100,17 +100,10 @@ def keeper(table: pa.Table, form: Form, **wanted) -> Keeper:
 @contextmanager
 def resident(most):
     """Fails where the process comes to hold so many MiB more than before."""
-    clear, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
-    if not clear.exists():
+    if not Path("/proc/self/clear_refs").exists():
         pytest.skip("this system does not say what a process holds")
-
-    def mib(name):
-        return int(status.read_text().partition(f"{name}:")[2].split()[0]) / 1024
-
-    clear.write_text("5")  # the peak begins here
-    before = mib("VmRSS")
-    yield
-    assert mib("VmHWM") - before < most
+    with peak(most):
+        yield
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)), max_size=40))

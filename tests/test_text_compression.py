@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import latente
-from forgery import forged, memory, part_of
+from forgery import forged, memory, part_of, peak
 from latente.cli import main
 from latente.codec import layout, tokens
 from latente.codec.layout import Damaged
@@ -29,7 +29,6 @@ from latente.data.tokenizer import Tokenizer
 from latente.evaluation.text import token_nats
 from latente.models import gpt
 from spots import damaged, spots
-from test_compression import peak
 
 HEADER = 400  # bytes that a file of text takes at most, beside a thousandth of what it holds, weights, names and sizes
 WORDS = (

@@ -43,9 +43,7 @@ def compress(words: list[str], started: float) -> int:
     from rich.console import Console
 
     from latente import compression, run
-    from latente.drafts import check_place
 
-    check_place(given.out)
     opened = run.load(given.run, model_file=given.model_file)
     with Console(stderr=True).status("the data is opened") as status:
         found = compression.compress(

@@ -77,7 +77,8 @@ def compress(
     it. Raises ValueError for what cannot be compressed.
     """
     lossy, wish = hasattr(run.model, "at"), Wish(psnr, bytes_per_item)
-    if not (lossy or isinstance(run, TextRun) or (isinstance(run, ImageRun | TableRun) and hasattr(run.model, "walk"))):
+    coded = hasattr(run.model, "walk") or (lossy and isinstance(run, ImageRun))
+    if not (isinstance(run, TextRun) or (isinstance(run, ImageRun | TableRun) and coded)):
         raise ValueError(
             f"{run.family.name} is no codec: train a pixelcnn or a compressor on images, a gpt on text, a table-gpt on rows"
         )
@@ -93,7 +94,6 @@ def compress(
     elif isinstance(run, TableRun):
         job = TableJob(run, source, external_model, say)
     else:
-        assert isinstance(run, ImageRun)
         job = ImageJob(run, source, external_model, wish, say, refine)
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     while True:

@@ -318,17 +318,17 @@ class PackedImages:
             )
         if out.suffix == ".npy" and (self.classes or names):
             self.notes.append("a .npy has no room for names and classes; .npz and .parquet have")
-        return write_parts(out, self.spec.shape, self._parts(names, out, lost, say), self.classes or None)
+        return write_parts(out, self.spec.shape, self._parts(names, out.suffix, lost, say), self.classes or None)
 
-    def _parts(self, names: list[str] | None, out: Path, lost: list[Damaged] | None, say: Say) -> Iterator[Part]:
+    def _parts(self, names: list[str] | None, suffix: str, lost: list[Damaged] | None, say: Say) -> Iterator[Part]:
         moved = twice = 0
-        taken = {str(Path(name)) for name in names or ()}
+        taken = set() if suffix else {str(Path(name)) for name in names or ()}
         for number, (x, labels) in chunks.each(len(self.reader), self.together, self._labelled, lost, say):
             items = self.reader.items_of(number)
             own = None if names is None else names[items.start : items.stop]
-            if own is None and out.suffix in ("", ".parquet"):  # their numbers in the file, whatever of it is lost
+            if own is None and suffix in ("", ".parquet"):  # their numbers in the file, whatever of it is lost
                 own = [f"{item:06d}.png" for item in items]
-            elif own is not None and labels is not None and not out.suffix:
+            elif own is not None and labels is not None and not suffix:
                 for at, of in enumerate(labels):
                     placed = str(Path(classed(own[at], self.classes[of])))
                     if placed != str(Path(own[at])):

@@ -41,6 +41,7 @@ class ImageOptions:
     labels: bool = True
     """use class folders or label arrays as classes"""
     fewest: ClassVar[int] = FEWEST
+    """images, below which reading stops"""
 
 
 class Reading(ImageOptions):
@@ -117,7 +118,7 @@ class Dataset:
 
 
 def make_dataset(name: str, images: np.ndarray, hashes: np.ndarray, labels: np.ndarray | None, classes: tuple[str, ...],
-             items: np.ndarray, test: np.ndarray, audit: Audit, keys: list[str] | None, fewest: int = FEWEST) -> Dataset:  # fmt: skip
+             items: np.ndarray, test: np.ndarray, audit: Audit, keys: list[str] | None, fewest: int) -> Dataset:  # fmt: skip
     height, width = images.shape[2:]
     if min(height, width) < SMALLEST:
         raise DataError(

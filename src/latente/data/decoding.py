@@ -211,9 +211,8 @@ def from_encoded(raw: Encoded, options: ImageOptions, tell: Progress) -> Dataset
 
 def _left_out(raw: Encoded, frames: int) -> tuple[str, ...]:
     """What there is beside the pictures, `frames` of which have several."""
-    return raw.left_out + (f"all but the first frame or page of {frames:,} picture{'s' * (frames != 1)}",) * (
-        frames > 0
-    )
+    of = "1 picture" if frames == 1 else f"{frames:,} pictures"
+    return raw.left_out + (f"all but the first frame or page of {of}",) * (frames > 0)
 
 
 def _read_cache(folder: Path) -> tuple[dict[str, Any], np.ndarray, np.ndarray] | None:

@@ -37,30 +37,31 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def below(folder: Path, suffixes: Collection[str]) -> list[tuple[str, Path]]:
-    """(relative path, path) of the files with one of these suffixes in a folder and its sub-folders, hidden ones left out."""
-    return [(path.relative_to(folder).as_posix(), path) for path in _walk(folder) if path.suffix.lower() in suffixes]
+    """(relative path, path) of the files with one of these suffixes in a folder and its sub-folders, hidden ones left out. Raises
+    OSError for a sub-folder that cannot be read."""
+    files = (path for path, linked in _walk(folder) if not linked and path.suffix.lower() in suffixes)
+    return [(path.relative_to(folder).as_posix(), path) for path in files]
 
 
 def besides(folder: Path, suffixes: Collection[str]) -> tuple[list[str], list[str]]:
     """What `below` leaves out: other files, and links to folders; hidden ones are not named."""
-    others = [path for path in _walk(folder, links=True) if path.suffix.lower() not in suffixes or path.is_dir()]
     found: tuple[list[str], list[str]] = [], []
-    for path in others:
-        found[path.is_dir()].append(path.relative_to(folder).as_posix())
+    for path, linked in _walk(folder):
+        if linked or path.suffix.lower() not in suffixes:
+            found[linked].append(path.relative_to(folder).as_posix())
     return found
 
 
-def _walk(folder: Path, links: bool = False) -> Iterator[Path]:
-    """Files of a folder and its sub-folders in order, hidden ones left out, and `links` to folders, which are not followed. Raises
-    OSError for one that cannot be read."""
+def _walk(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """Files of a folder and its sub-folders in order, and links to folders, which are not followed; whether it is such a link."""
 
     def failed(error: OSError) -> None:
         raise error
 
     for place, subfolders, files in os.walk(folder, onerror=failed, followlinks=False):
         subfolders[:] = sorted(d for d in subfolders if not d.startswith("."))
-        linked = [d for d in subfolders if links and (Path(place) / d).is_symlink()]
-        yield from (Path(place) / file for file in [*linked, *sorted(files)] if not file.startswith("."))
+        yield from ((path, True) for path in map(Path(place).joinpath, subfolders) if path.is_symlink())
+        yield from ((Path(place) / file, False) for file in sorted(files) if not file.startswith("."))
 
 
 def stamp(path: Path) -> str:

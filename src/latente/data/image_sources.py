@@ -64,9 +64,9 @@ def _file(path: Path, fewest: int) -> Arrays | Encoded:
         return _parquet(path)
     if "ubyte" in path.name:
         return Arrays(path.name.split(".")[0], _idx(path), stamp=stamp(path))
-    if suffix in SUFFIXES and fewest:
-        raise DataError(f"{path} is one image; point at a folder of at least {fewest}")
     if suffix in SUFFIXES:
+        if fewest:
+            raise DataError(f"{path} is one image; point at a folder of at least {fewest}")
         return Encoded(path.stem, [path.name], [path].__getitem__, stamp=stamp(path))
     raise DataError(f"{path} is not a source of images: a folder of them, .npy, .npz, IDX (.gz too) or .parquet")
 
