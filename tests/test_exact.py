@@ -137,6 +137,101 @@ def test_a_model_that_is_wider_or_has_no_finite_weights_is_refused():
         exact.exact(model, 8)
 
 
+# ---- products of bytes -----------------------------------------------------------------------------------------------
+
+
+needs_bytes = pytest.mark.skipif(not exact.bytes_pay(), reason="products of bytes are wrong or slow on this processor")
+
+
+def split(x):
+    out = torch.empty(exact.DIGITS, *x.shape, dtype=torch.int8)
+    return out[: exact.digits(x, out)]
+
+
+def test_digits_are_the_numbers():
+    most = exact.HIGHEST
+    near = 0, 127, 128, 255, 256, 32_639, 32_640, 65_536, most - 2
+    edges = [number + by for number in near for by in (-2, -1, 0, 1, 2)]
+    x = torch.tensor([*edges, *(-edge for edge in edges), most, -most], dtype=torch.float64)
+    assert len(split(x)) == 3 and (exact.numbers(split(x)) == x).all()
+    short = x[x.abs() <= 32_639]
+    assert len(split(short)) == 2 and (exact.numbers(split(short)) == short).all() and len(short) > 40
+    for beyond in (most + 1, -most - 65_794, 2**30, -(2**30)):
+        with pytest.raises(OverflowError, match="beyond 8,355,711"):
+            split(torch.tensor([0.0, beyond], dtype=torch.float64))
+
+
+def test_weights_that_are_no_bytes_or_too_many_have_none():
+    assert linear([[127.0, -127.0]], 8).bytes is not None and linear([[128.0, 1.0]], 9).bytes is None
+    assert linear([[127.0]], 8).bytes is None
+    assert linear([[127.0] * 258], 8).bytes is not None and linear([[127.0] * 259], 8).bytes is None
+
+
+@needs_bytes
+@pytest.mark.parametrize("inputs", [2, 3, 258])
+@pytest.mark.parametrize("shift", [-8, 0, 24])
+def test_products_of_bytes_are_python_s_whole_numbers(inputs, shift):
+    """The largest weights and numbers there are, so that sums of high digits go beyond 32 bits, and small ones."""
+    draw, most = np.random.default_rng(0), exact.HIGHEST
+    weights = np.concatenate([np.tile([[127], [-127]], inputs), draw.integers(-127, 128, (5, inputs))]).astype(float)
+    layer = linear(weights.tolist(), 8, [1024.0, -1024.0, *draw.normal(size=5)])
+    layer.scale.fill_(2.0**-shift)
+    for largest in (most, 1 << 16, 32_639, 3):
+        x = draw.integers(-largest, largest + 1, (9, inputs)).astype(float)
+        x[:4] = [[largest], [-largest], [largest - 1], [0]]
+        x[4] = np.where(weights[2] < 0, -largest, largest)
+        found = layer(*split(torch.from_numpy(x)))
+        assert found.tolist() == [by_hand(layer, each) for each in x]
+
+
+@needs_bytes
+@pytest.mark.parametrize(("scale", "longest"), [(1, 2), (40, 3), (3_000, 1)])
+def test_a_walk_by_bytes_expects_what_one_by_floating_point_does(scale, longest, monkeypatch):
+    """Numbers of two digits, of three, and beyond them, which are found on the way."""
+    torch.manual_seed(0)
+    model = pixelcnn.Model(pixelcnn.Config(width=16, blocks=3, window=2), ImageSpec(2, 5, 6))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.1)
+        model.first.weight[0] = 0
+        for table in (model.rows.weight, model.columns.weight):  # the first rows need no more digits than usual
+            table[:2, 0], table[2:, 0] = 0, scale
+    net, draw = exact.exact(model, 7), np.random.default_rng(0)
+    told = torch.from_numpy(draw.integers(0, 16, (2 * 2 * 30, 9)))
+
+    def expected(pays):
+        monkeypatch.setattr(exact, "bytes_pay", lambda: pays)
+        walk, seen = net.walk(9, None), []
+        kind = walk.lines.dtype
+
+        def choose(logits):
+            seen.append(logits.clone())
+            return told[len(seen) - 1]
+
+        walk.through(choose)
+        return torch.stack(seen), kind, walk.used
+
+    (by_bytes, kind, used), (plain, other, _) = expected(True), expected(False)
+    assert (kind, other) == (torch.int8, torch.float64) and max(used[1:]) == longest
+    assert (by_bytes == plain).all() and plain.unique().numel() > 500
+
+
+def test_processors_that_cut_off_sums_of_bytes_are_found_out():
+    """As older ones do, which oneDNN can be told to be like; and there a file is as everywhere."""
+    code = """
+import torch
+from latente.codec import exact
+a, b = (torch.full(shape, value, dtype=torch.int8) for shape, value in (((512, 96), -128), ((96, 8), 127)))
+right = torch.equal(torch._int_mm(a, b), torch.full((512, 8), -128 * 127 * 96, dtype=torch.int32))
+assert right or not exact.bytes_pay()
+print(right)
+"""
+    for kind in ("SSE41", "AVX2", "AVX512_CORE", "DEFAULT"):
+        env = os.environ | {"ONEDNN_MAX_CPU_ISA": kind}
+        found = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300)
+        assert found.returncode == 0, (kind, found.stderr[-2_000:])
+
+
 class Squares(nn.Module):
     """As table-gpt: a norm, a layer, its squares, a layer."""
 
@@ -378,11 +473,11 @@ def test_symbols_of_the_past_are_coded_to_the_same_bytes(name, monkeypatch):
 
 
 def test_files_of_the_past_are_read_with_other_instructions():
-    """The tests around this one, and rows coded again, where torch adds up in another order: without AVX."""
+    """The tests around this one, and rows coded again, where torch adds up in another order, and no bytes: without AVX."""
     start = "import sys, pytest, torch; assert torch.backends.cpu.get_cpu_capability() == 'DEFAULT'; sys.exit(pytest.main())"
     which = "(of_the_past or (same_bytes and 1-rows)) and not instructions"
     words = [sys.executable, "-c", start, "-q", "-n0", __file__, "-k", which]
-    plain = {"ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}
+    plain = {"ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2", "ONEDNN_MAX_CPU_ISA": "SSE41"}
     found = subprocess.run(words, env=os.environ | plain, capture_output=True, text=True, timeout=300)
     assert found.returncode == 0, (found.stdout + found.stderr)[-2_000:]
 

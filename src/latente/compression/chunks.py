@@ -6,6 +6,7 @@ import lzma
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -193,6 +194,19 @@ def made_with(run: Run | None, kind: type[R], held: Any) -> R:
 def batches(count: int, size: int) -> Iterator[range]:
     """0..count-1, so many at a time."""
     yield from (range(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def bits_worth(tried: Sequence[int], size: Callable[[int], float]) -> int:
+    """That of `tried` bits of a weight, in order, at which a file has the least `size`, found downhill from their middle: each bit more
+    takes as much as the one before and saves less, so a size that grows goes on growing."""
+    found, at = cache(size), len(tried) // 2
+    for step in (-1, 1):
+        start = at
+        while 0 <= at + step < len(tried) and found(tried[at + step]) < found(tried[at]):
+            at += step
+        if at != start:
+            break
+    return tried[at]
 
 
 def digest(content: bytes) -> str:

@@ -30,6 +30,7 @@ from latente.run import ImageRun, Run, built
 TRIED = (5, 6, 7, 8, 10)  # bits of a weight
 FEWER = 3, 4  # tried too where weights are rounded by their worth: a file may have fewer images than was reckoned with
 TRIAL = 200  # images that decide how many, and on which a quality is looked for
+AT_ONCE = 1 << 15  # pixels of theirs that are looked at together
 NEAR = 0.01  # dB above what is wished, at most, of refined images
 RETRIES = 4  # files that turn out larger than wished
 OVERHEAD = 500, 14  # bytes of header and index: of a file, of a chunk
@@ -59,7 +60,7 @@ class ImageJob:
         self._estimated = cache(self._estimate)
         say("finding out how many bits a weight is worth")
         tried = FEWER + TRIED if getattr(run.model.config, "shared_by", 0) else TRIED
-        self._bits = exact.MOST_BITS if external_model else min(tried, key=self._worth)
+        self._bits = exact.MOST_BITS if external_model else chunks.bits_worth(tried, self._worth)
         self._errors = cache(self._squared)
         self._point: Point | None = None
         if hasattr(run.model, "at"):
@@ -95,15 +96,27 @@ class ImageJob:
 
     def _worth(self, bits: int) -> float:
         """Bytes of a file with weights of so many bits; of a lossy one, with what its errors are worth in bytes at its price."""
-        lossy = hasattr(self._run.model, "at")
-        coder, each = self._coder(Point(self._run.model.config.levels // 2) if lossy else None, bits), 0.0
-        if n := len(self._some):
+        lossy, n, each = hasattr(self._run.model, "at"), len(self._some), 0.0
+        coder = self._coder(Point(self._run.model.config.levels // 2) if lossy else None, bits)
+        if n and lossy:
             numbers = coder.numbers(self._some, self._some_labels)
-            each = coder.code(numbers, self._some_labels, [n])[1].mean() / 8
-            if lossy:
-                errors = quality.squared(coder.shown(numbers), self._some).sum()
-                each += float(coder.model.prices[0]) * errors / n / 8
-        return len(packing.pack(coder.net)) + each * len(self.x)
+            errors = quality.squared(coder.shown(numbers), self._some).sum()
+            each = coder.code(numbers, self._some_labels, [n])[1].mean() + float(coder.model.prices[0]) * errors / n
+        elif n:
+            each = self._unlikely(coder.net)
+        return len(packing.pack(coder.net)) + each / 8 * len(self.x)
+
+    @torch.inference_mode()
+    def _unlikely(self, net: Any) -> float:
+        """Bits of an image, from some of them: what an exact network expects, by floating-point numbers, which is sooner known."""
+        model: Any = exact.floating(net, _kept(self._run.model))
+        total, pixels = 0.0, self._run.spec.height * self._run.spec.width
+        for part in chunks.batches(len(self._some), max(1, AT_ONCE // pixels)):
+            batch = {"x": torch.from_numpy(self._some[part.start : part.stop])}
+            if self._some_labels is not None:
+                batch["label"] = torch.from_numpy(self._some_labels[part.start : part.stop])
+            total -= float(model.log_prob(batch).sum())
+        return total / math.log(2) / len(self._some)
 
     def _estimate(self, quality: int) -> float:
         """Bytes of a file of a quality, from what some images take."""

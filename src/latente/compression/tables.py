@@ -183,7 +183,9 @@ class TableJob:
         kept = columns.to_json().encode()
         headers.columns(kept)  # what cannot be read is not written
         say("finding out how many bits a weight is worth")
-        bits = TRIED[-1] if external_model else min(TRIED, key=lambda bits: self._worth(bits, some, items))
+        bits = TRIED[-1]
+        if not external_model:
+            bits = chunks.bits_worth(TRIED, lambda bits: self._worth(bits, some, items))
         net = exact.exact(run.model, bits)
         self.header = {
             "codec": "rows", "model": run.family.name,

@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latente.codec import exact
 from latente.config import Recipe, Size
 from latente.phases import Losses, Phase
 from latente.spec import ImageSpec
@@ -222,8 +223,13 @@ class Walk:
         radius, weight = model.config.window, model.rows.weight
         features = self.spec.channels * model.config.embedding
         self.x = torch.zeros(n, *self.spec.shape, dtype=torch.uint8, device=weight.device)
-        self.seen = weight.new_zeros(n, self.spec.height + radius, self.spec.width + 2 * radius, features)
-        self.lines = weight.new_zeros(len(model.blocks), 2, n, self.spec.width + 2, model.config.width)
+        layers = model.first, *(block.wide for block in model.blocks)
+        as_bytes = exact.bytes_pay() and all(getattr(layer, "bytes", None) is not None for layer in layers)
+        digits, kind = (exact.DIGITS, torch.int8) if as_bytes else (1, weight.dtype)
+        self.used = [2 if as_bytes else 1] * len(layers)  # digits of what each layer looks at
+        seen = digits, n, self.spec.height + radius, self.spec.width + 2 * radius, features
+        lines = len(model.blocks), 2, digits, self.spec.width + 2, n, model.config.width
+        self.seen, self.lines = (torch.zeros(*shape, dtype=kind, device=weight.device) for shape in (seen, lines))
         self.label = model.label(label) if model.label is not None else 0
 
     @torch.no_grad()
@@ -233,7 +239,12 @@ class Walk:
         model, radius = self.model, self.model.config.window
         for row in range(self.spec.height):
             for column in range(self.spec.width):
-                h = self.context(row, column)
+                try:
+                    h = self.context(row, column)
+                except OverflowError:
+                    self.lines = exact.numbers(self.lines.movedim(2, 0)).unsqueeze(2)
+                    self.used[1:] = [1] * len(model.blocks)
+                    h = self.context(row, column)
                 known = h.new_zeros(self.n, 0)
                 for channel, head in enumerate(model.heads):
                     logits, rest = head.halves(torch.cat([h, known], 1))
@@ -241,19 +252,29 @@ class Walk:
                     value = HALF * high + choose(head.second(rest, high))
                     self.x[:, channel, row, column] = value
                     known = torch.cat([known, model.embedding(value + 256 * channel)], 1)
-                self.seen[:, row + radius, column + radius] = known
+                self._keep(0, known, self.seen[:, :, row + radius, column + radius])
         return self.x
 
     def context(self, row: int, column: int) -> Tensor:
-        """What is known at a pixel, from all before it, (n,D)."""
+        """What is known at a pixel, from all before it, (n,D). Raises OverflowError where `lines` cannot hold what blocks look at."""
         model, radius = self.model, self.model.config.window
-        above = self.seen[:, row : row + radius, column : column + 2 * radius + 1].flatten(1)
-        before = self.seen[:, row + radius, column : column + radius].flatten(1)
+        above = self.seen[: self.used[0], :, row : row + radius, column : column + 2 * radius + 1].flatten(2)
+        before = self.seen[: self.used[0], :, row + radius, column : column + radius].flatten(2)
         places = model.rows.weight[row] + model.columns.weight[column]
-        h = model.first(torch.cat([above, before], 1)) + places + self.label
-        for block, lines in zip(model.blocks, self.lines):
-            upper, line = lines[(row + 1) % 2], lines[row % 2]
-            line[:, column + 1] = F.relu(h)
-            near = torch.cat([upper[:, column : column + 3].flatten(1), line[:, column : column + 2].flatten(1)], 1)
-            h = h + block.narrow(F.relu(block.wide(near)))
+        h = model.first(*torch.cat([above, before], 2)) + places + self.label
+        for number, block in enumerate(model.blocks):
+            upper, line = self.lines[number, (row + 1) % 2], self.lines[number, row % 2]
+            self._keep(number + 1, F.relu(h), line[:, column + 1])
+            near = (
+                torch.cat([*upper[digit, column : column + 3], *line[digit, column : column + 2]], 1)
+                for digit in range(self.used[number + 1])
+            )
+            h += block.narrow(F.relu(block.wide(*near), inplace=True))
         return F.relu(h)
+
+    def _keep(self, layer: int, x: Tensor, place: Tensor) -> None:
+        """Notes numbers (n,...) where a layer looks at them, as they are or as digits."""
+        if place.dtype == torch.int8:
+            self.used[layer] = max(self.used[layer], exact.digits(x, place))
+        else:
+            place[0] = x
