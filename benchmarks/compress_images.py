@@ -98,12 +98,12 @@ def lossless(run, data, folder: Path, verify: bool) -> None:
     row("bz2 -9", len(bz2.compress(every.tobytes(), 9)))
     test = data.images[data.splits["test"]], data.labels[data.splits["test"]]
     began = time.monotonic()
-    found = latente.compress(run, test, folder / "test.latente", external_model=True, verify=False)
+    found = latente.compress(run, test, folder / "test.latente", verify=False)
     coded = time.monotonic()
-    latente.decompress(found.path, folder / "test.npy", run=run)
+    latente.decompress(found.path, folder / "test.npy")
     decoded = time.monotonic()
     assert (np.load(folder / "test.npy") == test[0][:, 0]).all()
-    print(f"the {len(test[0]):,} test images, weights apart: {8 * found.size / test[0].size:.3f} bits a pixel; "
+    print(f"the {len(test[0]):,} test images, {8 * found.size / test[0].size:.3f} bits a pixel, weights in them; "
           f"coded in {coded - began:.0f} s, decoded in {decoded - coded:.0f} s")  # fmt: skip
 
 

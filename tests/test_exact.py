@@ -137,99 +137,119 @@ def test_a_model_that_is_wider_or_has_no_finite_weights_is_refused():
         exact.exact(model, 8)
 
 
-# ---- products of bytes -----------------------------------------------------------------------------------------------
+# ---- two numbers as one ----------------------------------------------------------------------------------------------
 
 
-needs_bytes = pytest.mark.skipif(not exact.bytes_pay(), reason="products of bytes are wrong or slow on this processor")
+def held(x):
+    """Whole numbers (2N,I) as pairs, and the squares of their lengths."""
+    x = torch.as_tensor(x, dtype=torch.float64)
+    out = torch.empty(len(x) // 2, *x.shape[1:], dtype=torch.float64)
+    exact.paired(x, out)
+    return out, x.square().sum(1)
 
 
-def split(x):
-    out = torch.empty(exact.DIGITS, *x.shape, dtype=torch.int8)
-    return out[: exact.digits(x, out)]
+def test_what_is_held_as_one_comes_apart_again():
+    most = float(int(exact.REACH))
+    ends = [0, 1, -1, 2, most, -most, most - 1, 1 - most, 2.0**25, -(2.0**25), 12_345_678]
+    x = torch.tensor(list(itertools.product(ends, ends)), dtype=torch.float64).T.reshape(-1, 1)
+    assert (exact.apart(held(x)[0]) == x).all()
 
 
-def test_digits_are_the_numbers():
-    most = exact.HIGHEST
-    near = 0, 127, 128, 255, 256, 32_639, 32_640, 65_536, most - 2
-    edges = [number + by for number in near for by in (-2, -1, 0, 1, 2)]
-    x = torch.tensor([*edges, *(-edge for edge in edges), most, -most], dtype=torch.float64)
-    assert len(split(x)) == 3 and (exact.numbers(split(x)) == x).all()
-    short = x[x.abs() <= 32_639]
-    assert len(split(short)) == 2 and (exact.numbers(split(short)) == short).all() and len(short) > 40
-    for beyond in (most + 1, -most - 65_794, 2**30, -(2**30)):
-        with pytest.raises(OverflowError, match="beyond 8,355,711"):
-            split(torch.tensor([0.0, beyond], dtype=torch.float64))
-
-
-def test_weights_that_are_no_bytes_or_too_many_have_none():
-    assert linear([[127.0, -127.0]], 8).bytes is not None and linear([[128.0, 1.0]], 9).bytes is None
-    assert linear([[127.0]], 8).bytes is None
-    assert linear([[127.0] * 258], 8).bytes is not None and linear([[127.0] * 259], 8).bytes is None
-
-
-@needs_bytes
-@pytest.mark.parametrize("inputs", [2, 3, 258])
+@pytest.mark.parametrize("inputs", [1, 3, 480])
 @pytest.mark.parametrize("shift", [-8, 0, 24])
-def test_products_of_bytes_are_python_s_whole_numbers(inputs, shift):
-    """The largest weights and numbers there are, so that sums of high digits go beyond 32 bits, and small ones."""
-    draw, most = np.random.default_rng(0), exact.HIGHEST
-    weights = np.concatenate([np.tile([[127], [-127]], inputs), draw.integers(-127, 128, (5, inputs))]).astype(float)
-    layer = linear(weights.tolist(), 8, [1024.0, -1024.0, *draw.normal(size=5)])
+def test_products_of_pairs_are_python_s_whole_numbers(inputs, shift):
+    """Of inputs just within reach, in the direction of a row of weights, where sums are largest, and beyond it."""
+    draw = np.random.default_rng(0)
+    weights = draw.integers(-127, 128, (6, inputs))
+    weights[:2] = [[127], [-127]]
+    layer = linear(weights.astype(float).tolist(), 8, [1024.0, -1024.0, *draw.normal(size=4)])
     layer.scale.fill_(2.0**-shift)
-    for largest in (most, 1 << 16, 32_639, 3):
-        x = draw.integers(-largest, largest + 1, (9, inputs)).astype(float)
-        x[:4] = [[largest], [-largest], [largest - 1], [0]]
-        x[4] = np.where(weights[2] < 0, -largest, largest)
-        found = layer(*split(torch.from_numpy(x)))
-        assert found.tolist() == [by_hand(layer, each) for each in x]
+    furthest = np.trunc(math.sqrt(layer.reach / inputs) * np.ones(inputs))
+    small = draw.integers(-9, 10, inputs).astype(float)
+    x = np.array(
+        [
+            furthest,
+            furthest,
+            -furthest,
+            small,
+            furthest - 1,
+            3 * furthest,
+            furthest,
+            -furthest,
+            small,
+            -furthest,
+            small,
+            small,
+        ]
+    )
+    pairs, squares = held(x)
+    assert (squares > layer.reach).tolist() == [each == 5 for each in range(12)]
+    largest = (x[:5] @ weights.T).max()
+    assert 2**25.9 - 127 * inputs < largest < 2**26
+    found = layer.of_pairs(pairs, squares)
+    assert found.tolist() == [by_hand(layer, each) for each in x]
+    many, lengths = held(np.array([3 * furthest, furthest, 3 * furthest, 3 * furthest, furthest, furthest]))
+    with pytest.raises(OverflowError, match="too large for two"):
+        layer.of_pairs(many, lengths)
 
 
-@needs_bytes
-@pytest.mark.parametrize(("scale", "longest"), [(1, 2), (40, 3), (3_000, 1)])
-def test_a_walk_by_bytes_expects_what_one_by_floating_point_does(scale, longest, monkeypatch):
-    """Numbers of two digits, of three, and beyond them, which are found on the way."""
+def test_layers_whose_inputs_may_have_to_be_cut_have_no_reach():
+    assert linear([[2047.0] * 1024], 12).reach == 0 < linear([[0.0] * 9], 8).reach == exact.REACH**2
+
+
+@pytest.mark.parametrize("n", [1, 2, 9])
+@pytest.mark.parametrize(
+    ("largest", "why"), [(1 << 12, None), (1 << 21, "too many numbers"), (1 << 27, "a number is too")]
+)
+def test_two_lines_of_pairs_are_looked_at_as_those_of_single_images(n, largest, why, monkeypatch):
+    """From some place on with numbers too large for the layer to tell apart, or to be held."""
+    draw = np.random.default_rng(0)
+    layer = linear(draw.integers(-127, 128, (7, 5 * 16)).astype(float).tolist(), 8)
+    by_pairs, said = pixelcnn.Lines(layer, n, 6, 16), []
+    monkeypatch.setattr(pixelcnn, "pairs", lambda layer: False)
+    plain, look = pixelcnn.Lines(layer, n, 6, 16), by_pairs._paired
+
+    def noted(*of):
+        try:
+            return look(*of)
+        except OverflowError as error:
+            said.append(str(error))
+            raise
+
+    monkeypatch.setattr(by_pairs, "_paired", noted)
+    for row, column in itertools.product(range(5), range(6)):
+        most = largest if row > 1 else 4096
+        x = torch.from_numpy(draw.integers(-most, most + 1, (n, 16))).double()
+        assert (by_pairs.look(x, row, column) == plain.look(x, row, column)).all()
+    assert by_pairs.pairs == (why is None) and not plain.pairs
+    assert [each.startswith(why) for each in said] == [True] if why else not said
+
+
+@pytest.mark.parametrize("scale", [0.1, 100])
+def test_a_walk_by_pairs_expects_what_one_without_them_does(scale, monkeypatch):
     torch.manual_seed(0)
     model = pixelcnn.Model(pixelcnn.Config(width=16, blocks=3, window=2), ImageSpec(2, 5, 6))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.1)
-        model.first.weight[0] = 0
-        for table in (model.rows.weight, model.columns.weight):  # the first rows need no more digits than usual
-            table[:2, 0], table[2:, 0] = 0, scale
-    net, draw = exact.exact(model, 7), np.random.default_rng(0)
+        model.rows.weight[2:] = scale
+    net, draw = exact.exact(model, 8), np.random.default_rng(0)
     told = torch.from_numpy(draw.integers(0, 16, (2 * 2 * 30, 9)))
 
-    def expected(pays):
-        monkeypatch.setattr(exact, "bytes_pay", lambda: pays)
-        walk, seen = net.walk(9, None), []
-        kind = walk.lines.dtype
+    def expected(pairs):
+        monkeypatch.setattr(pixelcnn, "pairs", lambda layer: pairs)
+        walk, seen, known = net.walk(9, None), [], iter(told)
 
         def choose(logits):
             seen.append(logits.clone())
-            return told[len(seen) - 1]
+            return next(known)
 
         walk.through(choose)
-        return torch.stack(seen), kind, walk.used
+        return torch.stack(seen), [lines.pairs for lines in walk.lines]
 
-    (by_bytes, kind, used), (plain, other, _) = expected(True), expected(False)
-    assert (kind, other) == (torch.int8, torch.float64) and max(used[1:]) == longest
-    assert (by_bytes == plain).all() and plain.unique().numel() > 500
-
-
-def test_processors_that_cut_off_sums_of_bytes_are_found_out():
-    """As older ones do, which oneDNN can be told to be like; and there a file is as everywhere."""
-    code = """
-import torch
-from latente.codec import exact
-a, b = (torch.full(shape, value, dtype=torch.int8) for shape, value in (((512, 96), -128), ((96, 8), 127)))
-right = torch.equal(torch._int_mm(a, b), torch.full((512, 8), -128 * 127 * 96, dtype=torch.int32))
-assert right or not exact.bytes_pay()
-print(right)
-"""
-    for kind in ("SSE41", "AVX2", "AVX512_CORE", "DEFAULT"):
-        env = os.environ | {"ONEDNN_MAX_CPU_ISA": kind}
-        found = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300)
-        assert found.returncode == 0, (kind, found.stderr[-2_000:])
+    (by_pairs, still), (plain, _) = expected(True), expected(False)
+    assert still == [scale < 1] * 3
+    assert (by_pairs == plain).all() and plain.unique().numel() > 500
 
 
 class Squares(nn.Module):
@@ -473,11 +493,11 @@ def test_symbols_of_the_past_are_coded_to_the_same_bytes(name, monkeypatch):
 
 
 def test_files_of_the_past_are_read_with_other_instructions():
-    """The tests around this one, and rows coded again, where torch adds up in another order, and no bytes: without AVX."""
+    """The tests around this one, and rows coded again, where torch adds up in another order: without AVX."""
     start = "import sys, pytest, torch; assert torch.backends.cpu.get_cpu_capability() == 'DEFAULT'; sys.exit(pytest.main())"
     which = "(of_the_past or (same_bytes and 1-rows)) and not instructions"
     words = [sys.executable, "-c", start, "-q", "-n0", __file__, "-k", which]
-    plain = {"ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2", "ONEDNN_MAX_CPU_ISA": "SSE41"}
+    plain = {"ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}
     found = subprocess.run(words, env=os.environ | plain, capture_output=True, text=True, timeout=300)
     assert found.returncode == 0, (found.stdout + found.stderr)[-2_000:]
 

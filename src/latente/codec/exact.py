@@ -8,15 +8,14 @@ so nothing is lost in any order of adding up; so is a quotient or a square root 
 Linear layers, embeddings, relus (leaky ones of a slope of an eighth) and rms norms are all there is. What a layer gives is kept within
 `BOUND`, what it takes within what its own weights allow, so no weights, a stranger's least of all, make a sum that depends on its order.
 
-Since the order does not matter, nor does the kind of number: products of weights of a byte may be those of bytes, which processors made
-for neural networks multiply many times as fast, of each `digits` of an activation on its own. They give the same to the last bit.
+Most numbers are far smaller than float64 can hold, so two may be held as one, and a layer's products of both are had for those of one:
+
+    x + 2^27 y --weights--> s + 2^27 t --round(. / 2^27)--> t --> s        as long as |s| and |t| stay below 2^26
 """
 
 from __future__ import annotations
 
 import copy
-import time
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -37,10 +36,8 @@ MOST_BITS = 12
 FINE = 8  # bits at least of a weight of the layers that a model calls `fine`
 SHIFTS = -8, 24  # least and most: of a layer's weights, which are whole numbers times 2^-shift
 SPREAD = 8  # of the steps of a layer's columns: the largest is 2^SPREAD of the smallest, at most
-DIGITS = 3  # bytes of an activation
-HIGHEST = 127 * (1 + (1 << 8) + (1 << 16))  # that they hold either way
-# sums, of a row's weights and of what they make of the highest digits, with which all digits' sums together stay within 32 bits
-LIGHT, SMALL = 1 << 15, 1 << 13
+APART = 27  # bits between two whole numbers that are held as one
+REACH = 0.999 * 2.0 ** (53 - APART)  # of each of the two
 
 
 class Linear(nn.Module):
@@ -53,8 +50,8 @@ class Linear(nn.Module):
     columns: Tensor | None
     most: int
     """of its inputs; larger ones are cut: no sum of products, in part or in all, passes `WHOLE`"""
-    bytes: Tensor | None
-    """its weights (I,O) int8, where they are such"""
+    reach: float
+    """square of the Euclidean length of an input up to which no sum of products, in part or in all, passes `REACH`"""
 
     def __init__(self, layer: nn.Linear, bits: int, shifts: tuple[Tensor, Tensor] | None = None) -> None:
         """`shifts`: a weight is a multiple of 2^(column - row); else as fine as `bits` allow for the largest of a row."""
@@ -75,15 +72,13 @@ class Linear(nn.Module):
         self.bounded()
 
     def bounded(self) -> None:
-        """Finds `most` and `bytes`: to be called when weights have changed."""
-        largest, heaviest = int(self.weight.abs().max()), int(self.weight.abs().sum(1).max())
-        self.most = WHOLE // max(1, heaviest)
-        light = largest < 128 and heaviest <= LIGHT and self.weight.shape[1] > 1  # torch is wrong about a single input
-        self.bytes = self.weight.T.to(torch.int8).contiguous() if light else None
+        """Finds `most` and `reach`: to be called when weights have changed."""
+        self.most = WHOLE // max(1, int(self.weight.abs().sum(1).max()))
+        self.reach = REACH**2 / max(1.0, float(self.weight.square().sum(1).max())) if self.most >= LARGEST else 0.0
 
-    def forward(self, x: Tensor, *higher: Tensor) -> Tensor:
-        """(...,I) -> (...,O), whole numbers. Those of a layer of `bytes` may be `digits`, two or three (N,I) int8, the lowest first."""
-        return self._of_digits(x, *higher) if higher else self.part(x, slice(None))
+    def forward(self, x: Tensor) -> Tensor:
+        """(...,I) -> (...,O), whole numbers."""
+        return self.part(x, slice(None))
 
     def part(self, x: Tensor, outputs: slice) -> Tensor:
         """(...,I) -> only these of the outputs."""
@@ -91,16 +86,17 @@ class Linear(nn.Module):
             x = x.clamp(-self.most, self.most)
         return self._rounded(F.linear(x, self.weight[outputs]), outputs)
 
-    def _of_digits(self, *digits: Tensor) -> Tensor:
-        assert self.bytes is not None
-        low, middle, *highest = (torch._int_mm(digit, self.bytes) for digit in digits)
-        low.add_(middle, alpha=1 << 8)  # at most 257 * 128 * LIGHT, near 2^30
-        for high in highest:
-            least, most = high.aminmax()
-            if int(least) <= -SMALL or int(most) >= SMALL:
-                return self._rounded(low.double().add_(high, alpha=1 << 16), slice(None))
-            low.add_(high, alpha=1 << 16)  # below 2^31
-        return self._rounded(low.double(), slice(None))
+    def of_pairs(self, x: Tensor, squares: Tensor) -> Tensor:
+        """What `forward` makes (2N,O) of whole numbers that are `paired` (N,I), with the squares of their lengths (2N,). Raises
+        OverflowError where too many are beyond `reach` for this to pay."""
+        n = len(x)
+        far = (squares > self.reach).view(2, n).any(0).nonzero()[:, 0]
+        if 2 * len(far) > n:
+            raise OverflowError("too many numbers are too large for two to be held as one")
+        found = apart(F.linear(x, self.weight))
+        if len(far):
+            found.view(2, n, -1)[:, far] = F.linear(apart(x[far]), self.weight).view(2, len(far), -1)
+        return self._rounded(found, slice(None))
 
     def _rounded(self, sums: Tensor, outputs: slice) -> Tensor:
         return sums.mul_(self.scale[outputs]).round_().clamp_(-BOUND, BOUND).add_(self.bias[outputs])
@@ -134,41 +130,18 @@ class RMSNorm(nn.Module):
         return torch.round(x * 2.0**FRACTION / mean.clamp(min=1).sqrt())
 
 
-def digits(x: Tensor, out: Tensor) -> int:
-    """Whole numbers (...), below 2^31, to the base 256, with digits from -128 to 127, the lowest first: into `out` (3,...) int8. Returns
-    how many are not all 0, two at least. Raises OverflowError for numbers beyond `HIGHEST`."""
-    number = x.to(torch.int32)
-    out[0] = number
-    for digit in out[1:]:
-        digit.copy_(number.add_(128).bitwise_right_shift_(8))
-    least, most = map(int, number.aminmax())
-    if least < -128 or most > 127:
-        raise OverflowError(f"a number beyond {HIGHEST:,}")
-    return DIGITS if least or most else DIGITS - 1
+def paired(x: Tensor, out: Tensor) -> None:
+    """Whole numbers (2N,...), `REACH` at most, as half as many, into `out` (N,...): each holds one of either half."""
+    first, second = x.chunk(2)
+    torch.add(first, second, alpha=1 << APART, out=out)
 
 
-def numbers(digits: Tensor) -> Tensor:
-    """The whole numbers (...), float64, of `digits` (3,...)."""
-    return sum(digit.double() * 256**place for place, digit in enumerate(digits))  # type: ignore[return-value]
-
-
-@cache
-def bytes_pay() -> bool:
-    """Whether products of bytes are right here, for some processors cut off the sums of two, and with all digits faster than float64's."""
-    if not hasattr(torch, "_int_mm"):
-        return False
-    draw, best = np.random.default_rng(0), []
-    a, b = (torch.from_numpy(draw.choice([-128, 127], shape).astype(np.int8)) for shape in ((1024, 512), (512, 64)))
-    wide, weight = a.double(), b.double()
-    right = torch.equal(torch._int_mm(a, b).double(), wide @ weight)
-    for product in (lambda: [torch._int_mm(a, b) for _ in range(DIGITS)], lambda: wide @ weight):
-        timings = []
-        for _ in range(3):
-            began = time.perf_counter()
-            product()
-            timings.append(time.perf_counter() - began)
-        best.append(min(timings))
-    return right and best[0] < 0.7 * best[1]
+def apart(pairs: Tensor) -> Tensor:
+    """The whole numbers (2N,...) that `paired` ones (N,...) hold."""
+    n, found = len(pairs), pairs.new_empty(2 * len(pairs), *pairs.shape[1:])
+    torch.mul(pairs, 2.0**-APART, out=found[n:]).round_()
+    torch.sub(pairs, found[n:], alpha=1 << APART, out=found[:n])
+    return found
 
 
 def whole(values: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from latente.training.budget import half_precision_pays
 
 REMEMBERED = 1 << 27  # numbers, 1 GiB, that walks may hold of all images or rows that take them at once
 MOST, REFINED = 256, 64  # images at once; fewer where each step makes all its tensors anew, which are to stay small
-TOGETHER = 4  # chunks at once, or as many as there are threads
+TOGETHER = 8  # chunks at once, or as many as there are threads
 
 Labelled = tuple[np.ndarray, np.ndarray | None]
 """images uint8 (N,C,H,W), and where there are classes the class of each, (N,)"""

@@ -200,12 +200,11 @@ class Model(nn.Module):
 
     @property
     def remembered(self) -> int:
-        """Numbers that a walk holds of an image, at most."""
+        """Numbers that a walk holds of an image, at most; by an exact network usually, and up to twice as many."""
         radius, (channels, height, width) = self.config.window, self.spec.shape
         seen = (height + radius) * (width + 2 * radius) + 2 * len(self.before)
-        return channels * self.config.embedding * seen + 2 * self.config.width * (
-            len(self.blocks) * (width + 2) + len(NEAR)
-        )
+        lines = 2 * self.config.width * (len(self.blocks) * (width + 2) + len(NEAR))
+        return channels * self.config.embedding * seen + (lines // 2 if pairs(self.first) else lines)
 
     def walk(self, n: int, label: Tensor | None) -> Walk:
         """`n` images about to be made, or read again, number by number; `label` (n,) where there are classes."""
@@ -223,13 +222,8 @@ class Walk:
         radius, weight = model.config.window, model.rows.weight
         features = self.spec.channels * model.config.embedding
         self.x = torch.zeros(n, *self.spec.shape, dtype=torch.uint8, device=weight.device)
-        layers = model.first, *(block.wide for block in model.blocks)
-        as_bytes = exact.bytes_pay() and all(getattr(layer, "bytes", None) is not None for layer in layers)
-        digits, kind = (exact.DIGITS, torch.int8) if as_bytes else (1, weight.dtype)
-        self.used = [2 if as_bytes else 1] * len(layers)  # digits of what each layer looks at
-        seen = digits, n, self.spec.height + radius, self.spec.width + 2 * radius, features
-        lines = len(model.blocks), 2, digits, self.spec.width + 2, n, model.config.width
-        self.seen, self.lines = (torch.zeros(*shape, dtype=kind, device=weight.device) for shape in (seen, lines))
+        self.seen = weight.new_zeros(n, self.spec.height + radius, self.spec.width + 2 * radius, features)
+        self.lines = [Lines(block.wide, n, self.spec.width, model.config.width) for block in model.blocks]
         self.label = model.label(label) if model.label is not None else 0
 
     @torch.no_grad()
@@ -239,12 +233,7 @@ class Walk:
         model, radius = self.model, self.model.config.window
         for row in range(self.spec.height):
             for column in range(self.spec.width):
-                try:
-                    h = self.context(row, column)
-                except OverflowError:
-                    self.lines = exact.numbers(self.lines.movedim(2, 0)).unsqueeze(2)
-                    self.used[1:] = [1] * len(model.blocks)
-                    h = self.context(row, column)
+                h = self.context(row, column)
                 known = h.new_zeros(self.n, 0)
                 for channel, head in enumerate(model.heads):
                     logits, rest = head.halves(torch.cat([h, known], 1))
@@ -252,29 +241,56 @@ class Walk:
                     value = HALF * high + choose(head.second(rest, high))
                     self.x[:, channel, row, column] = value
                     known = torch.cat([known, model.embedding(value + 256 * channel)], 1)
-                self._keep(0, known, self.seen[:, :, row + radius, column + radius])
+                self.seen[:, row + radius, column + radius] = known
         return self.x
 
     def context(self, row: int, column: int) -> Tensor:
-        """What is known at a pixel, from all before it, (n,D). Raises OverflowError where `lines` cannot hold what blocks look at."""
+        """What is known at a pixel, from all before it, (n,D)."""
         model, radius = self.model, self.model.config.window
-        above = self.seen[: self.used[0], :, row : row + radius, column : column + 2 * radius + 1].flatten(2)
-        before = self.seen[: self.used[0], :, row + radius, column : column + radius].flatten(2)
+        above = self.seen[:, row : row + radius, column : column + 2 * radius + 1].flatten(1)
+        before = self.seen[:, row + radius, column : column + radius].flatten(1)
         places = model.rows.weight[row] + model.columns.weight[column]
-        h = model.first(*torch.cat([above, before], 2)) + places + self.label
-        for number, block in enumerate(model.blocks):
-            upper, line = self.lines[number, (row + 1) % 2], self.lines[number, row % 2]
-            self._keep(number + 1, F.relu(h), line[:, column + 1])
-            near = (
-                torch.cat([*upper[digit, column : column + 3], *line[digit, column : column + 2]], 1)
-                for digit in range(self.used[number + 1])
-            )
-            h += block.narrow(F.relu(block.wide(*near), inplace=True))
-        return F.relu(h)
+        h = model.first(torch.cat([above, before], 1)) + places + self.label
+        for block, lines in zip(model.blocks, self.lines):
+            h += block.narrow(F.relu(lines.look(F.relu(h), row, column), inplace=True))
+        return F.relu(h, inplace=True)
 
-    def _keep(self, layer: int, x: Tensor, place: Tensor) -> None:
-        """Notes numbers (n,...) where a layer looks at them, as they are or as digits."""
-        if place.dtype == torch.int8:
-            self.used[layer] = max(self.used[layer], exact.digits(x, place))
-        else:
-            place[0] = x
+
+class Lines:
+    """What the wide layer of a block looks at: two rows of numbers of n images, `paired` while that layer can tell them apart."""
+
+    def __init__(self, layer: Any, n: int, columns: int, width: int) -> None:
+        self.layer, self.n, self.pairs = layer, n, pairs(layer)
+        half = -(-n // 2)
+        self.x = layer.weight.new_zeros(2, columns + 2, half if self.pairs else n, width)
+        self.squares = layer.weight.new_zeros(2, columns + 2, 2 * half)  # of their lengths
+
+    def look(self, x: Tensor, row: int, column: int) -> Tensor:
+        """What the layer makes, (n,D), of the numbers x (n,D) of a place and those of the places just before it."""
+        if self.pairs:
+            try:
+                return self._paired(x, row, column)
+            except OverflowError:
+                self.x, self.pairs = exact.apart(self.x.movedim(2, 0))[: self.n].movedim(0, 2).contiguous(), False
+        self.x[row % 2, column + 1] = x
+        return self.layer(torch.cat(near(self.x, row, column), 1))
+
+    def _paired(self, x: Tensor, row: int, column: int) -> Tensor:
+        if self.n % 2:
+            x = F.pad(x, (0, 0, 0, 1))
+        squares = self.squares[row % 2, column + 1] = torch.linalg.vector_norm(x, dim=1).square_()
+        if squares.max() > exact.REACH**2:
+            raise OverflowError("a number is too large to be held with another")
+        exact.paired(x, self.x[row % 2, column + 1])
+        squares = torch.stack(near(self.squares, row, column)).sum(0)
+        return self.layer.of_pairs(torch.cat(near(self.x, row, column), 1), squares)[: self.n]
+
+
+def near(lines: Tensor, row: int, column: int) -> list[Tensor]:
+    """What stands at the places `NEAR` one, of lines (2,W+2,...)."""
+    return [*lines[(row + 1) % 2, column : column + 3], *lines[row % 2, column : column + 2]]
+
+
+def pairs(layer: Any) -> bool:
+    """Whether a layer takes numbers `paired`: one of whole numbers does."""
+    return isinstance(layer, exact.Linear)
