@@ -141,11 +141,9 @@ def test_a_model_that_is_wider_or_has_no_finite_weights_is_refused():
 
 
 def held(x):
-    """Whole numbers (2N,I) as pairs, and the squares of their lengths."""
+    """Whole numbers (N,I) as pairs, and the squares of their lengths."""
     x = torch.as_tensor(x, dtype=torch.float64)
-    out = torch.empty(len(x) // 2, *x.shape[1:], dtype=torch.float64)
-    exact.paired(x, out)
-    return out, x.square().sum(1)
+    return exact.paired(x, exact.squares(x)), exact.squares(x)
 
 
 def test_what_is_held_as_one_comes_apart_again():
@@ -166,31 +164,21 @@ def test_products_of_pairs_are_python_s_whole_numbers(inputs, shift):
     layer.scale.fill_(2.0**-shift)
     furthest = np.trunc(math.sqrt(layer.reach / inputs) * np.ones(inputs))
     small = draw.integers(-9, 10, inputs).astype(float)
+    far = 3 * furthest  # held alone, there is no twelfth
     x = np.array(
-        [
-            furthest,
-            furthest,
-            -furthest,
-            small,
-            furthest - 1,
-            3 * furthest,
-            furthest,
-            -furthest,
-            small,
-            -furthest,
-            small,
-            small,
-        ]
+        [furthest, furthest, -furthest, small, furthest - 1, far, furthest, -furthest, small, -furthest, small]
     )
     pairs, squares = held(x)
-    assert (squares > layer.reach).tolist() == [each == 5 for each in range(12)]
+    assert (squares > layer.reach).tolist() == [each == 5 for each in range(11)]
     largest = (x[:5] @ weights.T).max()
     assert 2**25.9 - 127 * inputs < largest < 2**26
     found = layer.of_pairs(pairs, squares)
     assert found.tolist() == [by_hand(layer, each) for each in x]
-    many, lengths = held(np.array([3 * furthest, furthest, 3 * furthest, 3 * furthest, furthest, furthest]))
+    many = np.array([far, furthest, far, far, furthest, furthest])
     with pytest.raises(OverflowError, match="too large for two"):
-        layer.of_pairs(many, lengths)
+        layer.of_pairs(*held(many))
+    for each in (x, many, x * 2**20):  # where too few can be held so, and where none can
+        assert layer.in_pairs(torch.from_numpy(each)).tolist() == [by_hand(layer, one) for one in each]
 
 
 def test_layers_whose_inputs_may_have_to_be_cut_have_no_reach():

@@ -86,17 +86,27 @@ class Linear(nn.Module):
             x = x.clamp(-self.most, self.most)
         return self._rounded(F.linear(x, self.weight[outputs]), outputs)
 
+    def in_pairs(self, x: Tensor) -> Tensor:
+        """`forward` of whole numbers (N,I), sooner where most are within `reach`."""
+        try:
+            lengths = squares(x)
+            return self.of_pairs(paired(x, lengths), lengths)
+        except OverflowError:
+            return self(x)
+
     def of_pairs(self, x: Tensor, squares: Tensor) -> Tensor:
-        """What `forward` makes (2N,O) of whole numbers that are `paired` (N,I), with the squares of their lengths (2N,). Raises
-        OverflowError where too many are beyond `reach` for this to pay."""
-        n = len(x)
-        far = (squares > self.reach).view(2, n).any(0).nonzero()[:, 0]
-        if 2 * len(far) > n:
+        """What `forward` makes (N,O) of whole numbers, `paired` (N/2,I), whose lengths have these `squares` (N,). Raises OverflowError
+        where too many are beyond `reach` for this to pay."""
+        half, n = len(x), len(squares)
+        far = squares[:half] > self.reach
+        far[: n - half] |= squares[half:] > self.reach
+        rows = far.nonzero()[:, 0]
+        if 2 * len(rows) > half:
             raise OverflowError("too many numbers are too large for two to be held as one")
         found = apart(F.linear(x, self.weight))
-        if len(far):
-            found.view(2, n, -1)[:, far] = F.linear(apart(x[far]), self.weight).view(2, len(far), -1)
-        return self._rounded(found, slice(None))
+        if len(rows):
+            found.view(2, half, -1)[:, rows] = F.linear(apart(x[rows]), self.weight).view(2, len(rows), -1)
+        return self._rounded(found[:n], slice(None))
 
     def _rounded(self, sums: Tensor, outputs: slice) -> Tensor:
         return sums.mul_(self.scale[outputs]).round_().clamp_(-BOUND, BOUND).add_(self.bias[outputs])
@@ -130,10 +140,20 @@ class RMSNorm(nn.Module):
         return torch.round(x * 2.0**FRACTION / mean.clamp(min=1).sqrt())
 
 
-def paired(x: Tensor, out: Tensor) -> None:
-    """Whole numbers (2N,...), `REACH` at most, as half as many, into `out` (N,...): each holds one of either half."""
-    first, second = x.chunk(2)
-    torch.add(first, second, alpha=1 << APART, out=out)
+def squares(x: Tensor) -> Tensor:
+    """Those of the lengths of vectors (N,I), (N,)."""
+    return torch.linalg.vector_norm(x, dim=1).square_()
+
+
+def paired(x: Tensor, squares: Tensor) -> Tensor:
+    """Whole numbers (N,I), whose lengths have these `squares`, as half as many (N/2,I), rounded up: each holds one of either half. Raises
+    OverflowError where one may be beyond `REACH`."""
+    if squares.max() > REACH**2:
+        raise OverflowError("a number is too large to be held with another")
+    half = (len(x) + 1) // 2
+    found = x[:half].clone()
+    found[: len(x) - half].add_(x[half:], alpha=1 << APART)
+    return found
 
 
 def apart(pairs: Tensor) -> Tensor:

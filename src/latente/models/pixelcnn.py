@@ -226,7 +226,7 @@ class Walk:
         self.lines = [Lines(block.wide, n, self.spec.width, model.config.width) for block in model.blocks]
         self.label = model.label(label) if model.label is not None else 0
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def through(self, choose: Any) -> Tensor:
         """All of the images, uint8 (n,C,H,W): `choose` maps logits (n,16) of half a byte to its values (n,), and is called for the
         high and then the low half of each number, row by row, pixel by pixel, channel by channel."""
@@ -250,9 +250,9 @@ class Walk:
         above = self.seen[:, row : row + radius, column : column + 2 * radius + 1].flatten(1)
         before = self.seen[:, row + radius, column : column + radius].flatten(1)
         places = model.rows.weight[row] + model.columns.weight[column]
-        h = model.first(torch.cat([above, before], 1)) + places + self.label
+        h = through(model.first, torch.cat([above, before], 1)) + places + self.label
         for block, lines in zip(model.blocks, self.lines):
-            h += block.narrow(F.relu(lines.look(F.relu(h), row, column), inplace=True))
+            h += through(block.narrow, F.relu(lines.look(F.relu(h), row, column), inplace=True))
         return F.relu(h, inplace=True)
 
 
@@ -261,9 +261,8 @@ class Lines:
 
     def __init__(self, layer: Any, n: int, columns: int, width: int) -> None:
         self.layer, self.n, self.pairs = layer, n, pairs(layer)
-        half = -(-n // 2)
-        self.x = layer.weight.new_zeros(2, columns + 2, half if self.pairs else n, width)
-        self.squares = layer.weight.new_zeros(2, columns + 2, 2 * half)  # of their lengths
+        self.x = layer.weight.new_zeros(2, columns + 2, (n + 1) // 2 if self.pairs else n, width)
+        self.squares = layer.weight.new_zeros(2, columns + 2, n)  # of their lengths
 
     def look(self, x: Tensor, row: int, column: int) -> Tensor:
         """What the layer makes, (n,D), of the numbers x (n,D) of a place and those of the places just before it."""
@@ -276,14 +275,10 @@ class Lines:
         return self.layer(torch.cat(near(self.x, row, column), 1))
 
     def _paired(self, x: Tensor, row: int, column: int) -> Tensor:
-        if self.n % 2:
-            x = F.pad(x, (0, 0, 0, 1))
-        squares = self.squares[row % 2, column + 1] = torch.linalg.vector_norm(x, dim=1).square_()
-        if squares.max() > exact.REACH**2:
-            raise OverflowError("a number is too large to be held with another")
-        exact.paired(x, self.x[row % 2, column + 1])
+        squares = self.squares[row % 2, column + 1] = exact.squares(x)
+        self.x[row % 2, column + 1] = exact.paired(x, squares)
         squares = torch.stack(near(self.squares, row, column)).sum(0)
-        return self.layer.of_pairs(torch.cat(near(self.x, row, column), 1), squares)[: self.n]
+        return self.layer.of_pairs(torch.cat(near(self.x, row, column), 1), squares)
 
 
 def near(lines: Tensor, row: int, column: int) -> list[Tensor]:
@@ -294,3 +289,8 @@ def near(lines: Tensor, row: int, column: int) -> list[Tensor]:
 def pairs(layer: Any) -> bool:
     """Whether a layer takes numbers `paired`: one of whole numbers does."""
     return isinstance(layer, exact.Linear)
+
+
+def through(layer: Any, x: Tensor) -> Tensor:
+    """What a layer makes of numbers (n,D), those of two images as one if it can."""
+    return layer.in_pairs(x) if pairs(layer) else layer(x)
