@@ -1139,6 +1139,31 @@ def test_what_weights_matter_is_what_moving_them_costs(monkeypatch):
                 assert 0.6 * expected - 1e-4 < np.mean(costs) < 1.6 * expected + 1e-4, kind
 
 
+@pytest.mark.parametrize("best", range(7))
+def test_the_least_size_is_found_downhill(best):
+    asked = []
+
+    def size(bits):
+        asked.append(bits)
+        return abs(bits - best)
+
+    assert chunks.bits_worth(range(7), size) == best
+    assert len(asked) == len(set(asked)) <= abs(best - 3) + 3
+
+
+def test_lossless_files_have_the_bits_of_a_weight_that_make_them_smallest(painter, tmp_path, monkeypatch):
+    def made(tried):
+        monkeypatch.setattr(images, "TRIED", tried)
+        job = ImageJob(painter, open_source("digits"), False, Wish(), silent, 0)
+        return job, compress(painter, "digits", tmp_path / f"{len(tried)}-{tried[0]}.latente", verify=False).size
+
+    (job, size), tried = made(images.TRIED), images.TRIED
+    sizes = {bits: made((bits,))[1] for bits in tried}
+    assert size == min(sizes.values()) and min(sizes, key=lambda bits: sizes[bits]) == job.header["bits"]
+    apart = [sizes[bits] - job._worth(bits) for bits in tried]  # classes and headers
+    assert min(apart) > 0 and max(apart) - min(apart) < 0.005 * size
+
+
 def test_weights_are_rounded_as_finely_as_that_is_worth(monkeypatch):
     monkeypatch.setattr(compressor_file, "LOOK", 1)
     coder = graded(3, 1_000)[0].coder
