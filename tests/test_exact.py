@@ -143,14 +143,14 @@ def test_a_model_that_is_wider_or_has_no_finite_weights_is_refused():
 def held(x):
     """Whole numbers (N,I) as pairs, and the squares of their lengths."""
     x = torch.as_tensor(x, dtype=torch.float64)
-    return exact.paired(x, exact.squares(x)), exact.squares(x)
+    return exact.Linear.paired(x, exact.Linear.squares(x)), exact.Linear.squares(x)
 
 
 def test_what_is_held_as_one_comes_apart_again():
     most = float(int(exact.REACH))
     ends = [0, 1, -1, 2, most, -most, most - 1, 1 - most, 2.0**25, -(2.0**25), 12_345_678]
     x = torch.tensor(list(itertools.product(ends, ends)), dtype=torch.float64).T.reshape(-1, 1)
-    assert (exact.apart(held(x)[0]) == x).all()
+    assert (exact.Linear.apart(held(x)[0]) == x).all()
 
 
 @pytest.mark.parametrize("inputs", [1, 3, 480])

@@ -89,8 +89,8 @@ class Linear(nn.Module):
     def in_pairs(self, x: Tensor) -> Tensor:
         """`forward` of whole numbers (N,I), sooner where most are within `reach`."""
         try:
-            lengths = squares(x)
-            return self.of_pairs(paired(x, lengths), lengths)
+            lengths = self.squares(x)
+            return self.of_pairs(self.paired(x, lengths), lengths)
         except OverflowError:
             return self(x)
 
@@ -103,10 +103,34 @@ class Linear(nn.Module):
         rows = far.nonzero()[:, 0]
         if 2 * len(rows) > half:
             raise OverflowError("too many numbers are too large for two to be held as one")
-        found = apart(F.linear(x, self.weight))
+        found = self.apart(F.linear(x, self.weight))
         if len(rows):
-            found.view(2, half, -1)[:, rows] = F.linear(apart(x[rows]), self.weight).view(2, len(rows), -1)
+            found.view(2, half, -1)[:, rows] = F.linear(self.apart(x[rows]), self.weight).view(2, len(rows), -1)
         return self._rounded(found[:n], slice(None))
+
+    @staticmethod
+    def squares(x: Tensor) -> Tensor:
+        """Those of the lengths of vectors (N,I), (N,)."""
+        return torch.linalg.vector_norm(x, dim=1).square_()
+
+    @staticmethod
+    def paired(x: Tensor, squares: Tensor) -> Tensor:
+        """Whole numbers (N,I), whose lengths have these `squares`, as half as many (N/2,I), rounded up: each holds one of either half.
+        Raises OverflowError where one may be beyond `REACH`."""
+        if squares.max() > REACH**2:
+            raise OverflowError("a number is too large to be held with another")
+        half = (len(x) + 1) // 2
+        found = x[:half].clone()
+        found[: len(x) - half].add_(x[half:], alpha=1 << APART)
+        return found
+
+    @staticmethod
+    def apart(pairs: Tensor) -> Tensor:
+        """The whole numbers (2N,...) that `paired` ones (N,...) hold."""
+        n, found = len(pairs), pairs.new_empty(2 * len(pairs), *pairs.shape[1:])
+        torch.mul(pairs, 2.0**-APART, out=found[n:]).round_()
+        torch.sub(pairs, found[n:], alpha=1 << APART, out=found[:n])
+        return found
 
     def _rounded(self, sums: Tensor, outputs: slice) -> Tensor:
         return sums.mul_(self.scale[outputs]).round_().clamp_(-BOUND, BOUND).add_(self.bias[outputs])
@@ -138,30 +162,6 @@ class RMSNorm(nn.Module):
         x = x.clamp(-NORMED, NORMED)
         mean = x.square().sum(-1, keepdim=True) / x.shape[-1]
         return torch.round(x * 2.0**FRACTION / mean.clamp(min=1).sqrt())
-
-
-def squares(x: Tensor) -> Tensor:
-    """Those of the lengths of vectors (N,I), (N,)."""
-    return torch.linalg.vector_norm(x, dim=1).square_()
-
-
-def paired(x: Tensor, squares: Tensor) -> Tensor:
-    """Whole numbers (N,I), whose lengths have these `squares`, as half as many (N/2,I), rounded up: each holds one of either half. Raises
-    OverflowError where one may be beyond `REACH`."""
-    if squares.max() > REACH**2:
-        raise OverflowError("a number is too large to be held with another")
-    half = (len(x) + 1) // 2
-    found = x[:half].clone()
-    found[: len(x) - half].add_(x[half:], alpha=1 << APART)
-    return found
-
-
-def apart(pairs: Tensor) -> Tensor:
-    """The whole numbers (2N,...) that `paired` ones (N,...) hold."""
-    n, found = len(pairs), pairs.new_empty(2 * len(pairs), *pairs.shape[1:])
-    torch.mul(pairs, 2.0**-APART, out=found[n:]).round_()
-    torch.sub(pairs, found[n:], alpha=1 << APART, out=found[:n])
-    return found
 
 
 def whole(values: Tensor) -> Tensor:

@@ -156,16 +156,18 @@ def are_paths(names: Sequence[Any]) -> bool:
 def is_path(name: Any) -> bool:
     """Whether a name can be that of a file below a folder."""
     try:
-        short = isinstance(name, str) and len(os.fsencode(name)) <= LONGEST[0]
+        if not isinstance(name, str) or len(os.fsencode(name)) > LONGEST[0]:
+            return False
     except UnicodeError:
         return False
+    path = Path(name)
+    parts = path.parts
     return (
-        short
-        and "\0" not in name
-        and not Path(name).is_absolute()
-        and bool(Path(name).name)
-        and ".." not in Path(name).parts
-        and all(len(os.fsencode(part)) <= LONGEST[1] for part in Path(name).parts)
+        "\0" not in name
+        and not path.is_absolute()
+        and bool(path.name)
+        and ".." not in parts
+        and all(len(os.fsencode(part)) <= LONGEST[1] for part in parts)
     )
 
 

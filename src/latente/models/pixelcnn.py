@@ -24,7 +24,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latente.codec import exact
 from latente.config import Recipe, Size
 from latente.phases import Losses, Phase
 from latente.spec import ImageSpec
@@ -270,13 +269,13 @@ class Lines:
             try:
                 return self._paired(x, row, column)
             except OverflowError:
-                self.x, self.pairs = exact.apart(self.x.movedim(2, 0))[: self.n].movedim(0, 2).contiguous(), False
+                self.x, self.pairs = self.layer.apart(self.x.movedim(2, 0))[: self.n].movedim(0, 2).contiguous(), False
         self.x[row % 2, column + 1] = x
         return self.layer(torch.cat(near(self.x, row, column), 1))
 
     def _paired(self, x: Tensor, row: int, column: int) -> Tensor:
-        squares = self.squares[row % 2, column + 1] = exact.squares(x)
-        self.x[row % 2, column + 1] = exact.paired(x, squares)
+        squares = self.squares[row % 2, column + 1] = self.layer.squares(x)
+        self.x[row % 2, column + 1] = self.layer.paired(x, squares)
         squares = torch.stack(near(self.squares, row, column)).sum(0)
         return self.layer.of_pairs(torch.cat(near(self.x, row, column), 1), squares)
 
@@ -287,8 +286,8 @@ def near(lines: Tensor, row: int, column: int) -> list[Tensor]:
 
 
 def pairs(layer: Any) -> bool:
-    """Whether a layer takes numbers `paired`: one of whole numbers does."""
-    return isinstance(layer, exact.Linear)
+    """Whether a layer takes numbers `paired`: one of whole numbers does (codec/exact.py)."""
+    return hasattr(layer, "of_pairs")
 
 
 def through(layer: Any, x: Tensor) -> Tensor:
